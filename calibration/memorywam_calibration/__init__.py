@@ -1,0 +1,1 @@
+"""Quantize a bundle from recorded episodes."""

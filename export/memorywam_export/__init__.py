@@ -1,0 +1,1 @@
+"""Split a trained MemoryWAM into graphs with explicit memory, and bundle them."""

@@ -1,0 +1,1 @@
+"""The loop on the robot: cameras, clock, limits, arms."""

@@ -1,0 +1,1 @@
+"""A simulated two-arm robot with tasks that need memory."""

@@ -1,0 +1,1 @@
+"""Run MemoryWAM bundles on a robot, without torch and without onnx."""

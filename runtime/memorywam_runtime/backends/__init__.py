@@ -1,0 +1,1 @@
+"""Backend and Engine protocols; choose one by name."""

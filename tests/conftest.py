@@ -1,0 +1,1 @@
+"""Versions in the header, and what many tests share."""
