@@ -126,6 +126,7 @@ PRESETS: dict[str, InferenceContract] = {
             time_dim=64,
             vae=msgspec.structs.replace(_TINY_VAE, base_channels=12, latent_channels=16),
             memory=MemorySizes(num_anchors=2, num_recent=4, num_gists=4),
+            actions=msgspec.structs.replace(_TWO_ARMS, normalization="minmax"),
             conventions=Conventions(text_len=16, num_steps=10),
         ),
     )

@@ -1,1 +1,100 @@
-"""Backend and Engine protocols; choose one by name."""
+"""Backend and Engine: what runs a graph; chosen by name, loaded only when chosen."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from memorywam_runtime.errors import MissingPartError
+from memorywam_runtime.manifest import GraphEntry
+from memorywam_runtime.tensors import TensorSpec
+
+__all__ = ["BACKENDS", "Array", "Backend", "Engine", "Run", "backend_from_name"]
+
+Array = Any
+"""A tensor where the backend keeps it; only the backend looks inside."""
+
+
+class Run(Protocol):
+    """One prepared call: inputs and outputs are bound, nothing is allocated by running it."""
+
+    def __call__(self) -> None:
+        """Run the graph on what is in the bound tensors now; return when it is done."""
+
+
+class Engine(Protocol):
+    """One loaded graph."""
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Run:
+        """Prepare a call.
+
+        An array may be both input and output: the graph then writes in place.
+
+        Raises:
+            InputError: a name is missing or left over.
+        """
+
+
+class Backend(Protocol):
+    """Holds tensors and loads graphs on one device."""
+
+    name: str
+
+    def load(self, path: Path, entry: GraphEntry) -> Engine:
+        """Load one graph.
+
+        Raises:
+            BundleError: the file is not a graph, or its tensors are not those of the manifest.
+        """
+
+    def flat(self, num_elements: int, spec: TensorSpec) -> Array:
+        """Return a zeroed one-dimensional buffer of the spec's type."""
+
+    def view(self, flat: Array, spec: TensorSpec) -> Array:
+        """Return the first elements of a flat buffer in the spec's (fixed) shape, shared."""
+
+    def write(self, array: Array, values: NDArray[Any]) -> None:
+        """Copy host values of the same shape into an array."""
+
+    def read(self, array: Array) -> NDArray[Any]:
+        """Return a host copy of an array."""
+
+    def copy_rows(
+        self, target: Array, target_row: int, source: Array, source_row: int, num_rows: int
+    ) -> None:
+        """Copy rows (axis 2 of [1, H, rows, D]) between arrays, or within one."""
+
+    def regrow(self, flat: Array, old: TensorSpec, new: TensorSpec) -> None:
+        """Re-lay [1, H, rows, D] in one flat buffer for more rows; new rows are zero."""
+
+    def zero(self, array: Array) -> None:
+        """Fill an array with zeros."""
+
+
+BACKENDS: dict[str, tuple[str, str, str]] = {
+    "ort": ("memorywam_runtime.backends.ort", "OrtBackend", "pip install 'memorywam[cpu]'"),
+}
+"""Name to (module, class, how to get what it needs)."""
+
+
+def backend_from_name(name: str, **options: Any) -> Backend:
+    """Return a new backend.
+
+    Args:
+        name: One of `BACKENDS`.
+        options: Passed to the backend.
+
+    Raises:
+        MissingPartError: unknown name, or its library is not installed.
+    """
+    if name not in BACKENDS:
+        raise MissingPartError(f"unknown backend '{name}'; expected one of {', '.join(BACKENDS)}")
+    module, cls, remedy = BACKENDS[name]
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise MissingPartError(f"backend '{name}' cannot be loaded: {error}; {remedy}") from error
+    backend: Backend = getattr(loaded, cls)(**options)
+    return backend

@@ -1,0 +1,169 @@
+"""The graphs run by torch, behind the runtime's backend protocol: the rung below ONNX."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from memorywam_export.graph_specs import GraphSpec, graph_specs
+from memorywam_export.graphs import (
+    ActionDenoise,
+    ActionStep,
+    CacheUpdate,
+    PromptKv,
+    StateKv,
+    VaeFirst,
+    VaeStep,
+)
+from memorywam_export.reference.model import MemoryWam
+from memorywam_runtime.backends import Run
+from memorywam_runtime.backends.host import HostArrays
+from memorywam_runtime.contract import InferenceContract
+from memorywam_runtime.errors import InputError
+from memorywam_runtime.manifest import (
+    SCHEMA_VERSION,
+    CacheWrite,
+    GraphEntry,
+    Manifest,
+    MemoryPlan,
+    SourceEntry,
+)
+from memorywam_runtime.memory import Visible
+from memorywam_runtime.normalization import Normalization
+from memorywam_runtime.session import Session
+from memorywam_runtime.tensors import DType, check_names
+
+__all__ = ["EagerBackend", "eager_session", "graph_modules", "memory_plan", "specs_of"]
+
+_DTYPES: dict[torch.dtype, DType] = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+}
+
+
+def specs_of(model: MemoryWam, cache_write: CacheWrite) -> dict[str, GraphSpec]:
+    """Return the specs of all graphs of a model in its type."""
+    views = model.contract.observations
+    shapes = model.vae.cache_shapes(views.height, views.width)
+    return graph_specs(
+        model.contract, _DTYPES[model.gist_tokens.dtype], cache_write, shapes
+    )
+
+
+def graph_modules(model: MemoryWam, cache_write: CacheWrite) -> dict[str, nn.Module]:
+    """Return the module of every graph, sharing the model's weights."""
+    modules: dict[str, nn.Module] = {
+        "prompt_kv": PromptKv(model),
+        "state_kv": StateKv(model),
+        "vae_first": VaeFirst(model),
+        "vae_step": VaeStep(model),
+        "cache_update": CacheUpdate(model, cache_write),
+        "action_step": ActionStep(model, cache_write),
+        "action_denoise": ActionDenoise(model, model.contract.conventions.num_steps),
+    }
+    return {name: modules[name] for name in specs_of(model, cache_write)}
+
+
+def memory_plan(
+    contract: InferenceContract, max_frames: int, on_full: str, bytes_per_element: int
+) -> MemoryPlan:
+    """Return the gist buckets up to a capacity: 32, 128, 512, ... frames, then the capacity."""
+    buckets = [size for size in (32, 128, 512, 2048) if size < max_frames]
+    width = 2 * contract.num_layers * contract.attention_width
+    return MemoryPlan(
+        max_frames=max_frames,
+        gist_buckets=(*buckets, max_frames),
+        on_full=on_full,  # type: ignore[arg-type]
+        bytes_per_token=width * bytes_per_element,
+    )
+
+
+class EagerEngine:
+    """One graph module."""
+
+    def __init__(self, module: nn.Module, spec: GraphSpec) -> None:
+        self._module = module
+        self._spec = spec
+
+    def bind(
+        self, inputs: Mapping[str, NDArray[np.generic]], outputs: Mapping[str, NDArray[np.generic]]
+    ) -> Run:
+        """Prepare a call; torch shares the arrays' memory."""
+        spec = self._spec
+        check_names(inputs, {s.name: s for s in spec.inputs}, "inputs to bind")
+        check_names(outputs, {s.name: s for s in spec.outputs}, "outputs to bind")
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        single = [tensors[s.name] for s in spec.single]
+        lists = [[tensors[s.name] for s in specs] for specs in spec.lists]
+        targets = [torch.from_numpy(outputs[s.name]) for s in spec.outputs]
+
+        def run() -> None:
+            with torch.no_grad():
+                found = self._module(*single, *lists)
+            found = found if isinstance(found, tuple) else (found,)
+            for target, tensor in zip(targets, found, strict=True):
+                if target.data_ptr() != tensor.data_ptr():
+                    target.copy_(tensor)
+
+        return run
+
+
+class EagerBackend(HostArrays):
+    """Torch on the CPU, in float64 or float32."""
+
+    name = "eager"
+
+    def __init__(self, model: MemoryWam, cache_write: CacheWrite) -> None:
+        if model.gist_tokens.dtype not in (torch.float64, torch.float32, torch.float16):
+            raise InputError(f"the eager backend cannot hold {model.gist_tokens.dtype} in numpy")
+        self._modules = graph_modules(model, cache_write)
+        self._specs = specs_of(model, cache_write)
+
+    def load(self, path: Path, entry: GraphEntry) -> EagerEngine:  # noqa: ARG002 - the protocol
+        """Return the module that the file's name stands for."""
+        return self.engine(path.stem)
+
+    def engine(self, graph: str) -> EagerEngine:
+        """Return one graph's module as an engine."""
+        return EagerEngine(self._modules[graph], self._specs[graph])
+
+
+def eager_session(
+    model: MemoryWam,
+    normalization: Normalization,
+    *,
+    cache_write: CacheWrite = "in_place",
+    max_frames: int = 64,
+    on_full: str = "refuse",
+    visible: Visible | None = None,
+) -> Session:
+    """Return a session that runs a model's graphs in torch: no files, no ONNX."""
+    backend = EagerBackend(model, cache_write)
+    specs = specs_of(model, cache_write)
+    entries = {
+        name: GraphEntry(file=f"{name}.onnx", inputs=spec.inputs, outputs=spec.outputs)
+        for name, spec in specs.items()
+    }
+    contract = model.contract
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        contract=contract,
+        contract_hash=contract.hash,
+        precision="fp32",
+        opset=0,
+        cache_write=cache_write,
+        graphs=entries,
+        memory=memory_plan(contract, max_frames, on_full, model.gist_tokens.element_size()),
+        normalization=normalization,
+        prompts=(),
+        files={},
+        source=SourceEntry(checkpoint="in memory", sha256=""),
+        versions={},
+    )
+    engines = {name: backend.engine(name) for name in specs}
+    return Session(manifest, backend, engines, visible=visible)

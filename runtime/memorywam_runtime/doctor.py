@@ -1,0 +1,276 @@
+"""The verb doctor: what this machine lacks, with the fix for each finding."""
+
+import argparse
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from memorywam_runtime.errors import MemorywamError, MissingPartError
+from memorywam_runtime.report import Outcome
+from memorywam_runtime.versions import version_of
+
+__all__ = ["Doctor", "Finding", "findings"]
+
+Status = Literal["ok", "warn", "missing"]
+
+_GIB = 1 << 30
+_PYTHON_FLOOR = (3, 10)
+_BASE_PACKAGES = ("numpy", "msgspec", "pillow")
+_LOW_DISK_BYTES = 5 * _GIB
+_LOW_MEMORY_BYTES = 4 * _GIB
+_PROBE_TIMEOUT_S = 60.0
+
+# All of them install the same import package `onnxruntime` and overwrite each other's files.
+_ORT_DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-directml",
+    "onnxruntime-gpu",
+    "onnxruntime-migraphx",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+
+# One TensorScatter node of opset 24, the operator that writes memory in place; 195 bytes, so that
+# the question can be asked where the package onnx is not installed.
+OPSET_24_MODEL = (
+    "CAo6uAEKQQoCa3YKA25ldwoCYXQSA291dCINVGVuc29yU2NhdHRlcioLCgRheGlzGAKgAQIqEQoEbW9kZSIGbGluZWFy"
+    "oAEDEgVwcm9iZVocCgJrdhIWChQIARIQCgIIAQoCCAEKAggECgIIAVodCgNuZXcSFgoUCAESEAoCCAEKAggBCgIIAQoC"
+    "CAFaEAoCYXQSCgoICAcSBAoCCAFiHQoDb3V0EhYKFAgBEhAKAggBCgIIAQoCCAQKAggBQgQKABAY"
+)
+
+# In a process of its own: a broken installation may crash, and only backends/ort.py may import it.
+_ORT_PROBE = """
+import base64, json, sys
+import onnxruntime
+told = {"providers": onnxruntime.get_available_providers(), "opset_24": ""}
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 4
+model = base64.b64decode(sys.argv[1])
+try:
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+except Exception as error:
+    told["opset_24"] = str(error).splitlines()[0]
+print(json.dumps(told))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    part: str
+    status: Status
+    """`missing` keeps the program from working, `warn` only a part that was not asked for."""
+    found: str
+    fix: str = ""
+    """One line: what to do; empty where nothing needs doing."""
+
+
+class Doctor:
+    """The verb: look at everything, change nothing."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what the robot will need, so that its absence counts."""
+        parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="also open this bundle")
+        parser.add_argument("--robot", metavar="R", default="", help="as for run: sim:TASK, ...")
+        parser.add_argument(
+            "--cameras",
+            metavar="NAME=KIND:ID",
+            nargs="*",
+            default=[],
+            help="as for run: NAME=realsense:SERIAL, ...",
+        )
+
+    def run(self, args: argparse.Namespace) -> Outcome:
+        """Look and tell."""
+        found = findings(bundle=args.bundle, robot=args.robot, cameras=args.cameras)
+        num_missing = sum(finding.status == "missing" for finding in found)
+        return Outcome(
+            ok=not num_missing,
+            headers=("part", "status", "found", "fix"),
+            rows=[(one.part, one.status, one.found, one.fix) for one in found],
+            data={"findings": [asdict(one) for one in found]},
+            note=f"{num_missing} missing" if num_missing else "nothing is missing",
+        )
+
+
+def findings(
+    *, bundle: str | None = None, robot: str = "", cameras: Sequence[str] = ()
+) -> list[Finding]:
+    """Look at this machine.
+
+    Args:
+        bundle: A bundle to open as well.
+        robot: The robot that will be run; `sim:...` makes the simulator's parts count.
+        cameras: The cameras of that robot; `NAME=realsense:SERIAL` makes the camera's parts count.
+
+    Returns:
+        Every finding, in the order of what stands on what.
+    """
+    needs_sim = robot.startswith("sim")
+    needs_realsense = any("=realsense" in camera for camera in cameras)
+    found = [
+        _python(),
+        *_base_packages(),
+        *_onnxruntime(),
+        *_simulator(counts=needs_sim),
+        *_realsense(counts=needs_realsense),
+        _torch(),
+        _disk(),
+        _memory(),
+    ]
+    if bundle is not None:
+        found.append(_bundle(bundle))
+    return found
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.machine()}"
+    if sys.version_info >= _PYTHON_FLOOR:
+        return Finding(part="python", status="ok", found=found)
+    floor = ".".join(map(str, _PYTHON_FLOOR))
+    return Finding(part="python", status="missing", found=found, fix=f"use Python {floor} or newer")
+
+
+def _base_packages() -> Iterator[Finding]:
+    for package in _BASE_PACKAGES:
+        version = version_of(package)
+        if version is None:
+            fix = "pip install --force-reinstall memorywam"
+            yield Finding(part=package, status="missing", found="not installed", fix=fix)
+        else:
+            yield Finding(part=package, status="ok", found=version)
+
+
+def _onnxruntime() -> Iterator[Finding]:
+    installed = [name for name in _ORT_DISTRIBUTIONS if version_of(name) is not None]
+    if not installed:
+        fix = "pip install 'memorywam[cpu]'"
+        yield Finding(part="onnxruntime", status="missing", found="not installed", fix=fix)
+        return
+    named = " and ".join(f"{name} {version_of(name)}" for name in installed)
+    if len(installed) > 1:
+        # Uninstalling either removes files of both, hence all of them and one again.
+        fix = f"pip uninstall -y {' '.join(installed)} && pip install {installed[0]}"
+        found = f"{named}: they overwrite each other's files"
+        yield Finding(part="onnxruntime", status="missing", found=found, fix=fix)
+        return
+    yield from _onnxruntime_probed(named)
+
+
+def _onnxruntime_probed(named: str) -> Iterator[Finding]:
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", _ORT_PROBE, OPSET_24_MODEL],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_PROBE_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+        ).stdout
+        told = json.loads(answer.splitlines()[-1])
+    except (subprocess.SubprocessError, OSError, IndexError, ValueError) as error:
+        stderr = getattr(error, "stderr", None)
+        last = (stderr or str(error)).strip().splitlines()[-1]
+        fix = f"pip install --force-reinstall {named.split()[0]}"
+        found = f"{named} cannot be imported: {last}"
+        yield Finding(part="onnxruntime", status="missing", found=found, fix=fix)
+        return
+    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in told["providers"])
+    yield Finding(part="onnxruntime", status="ok", found=f"{named}, providers {providers}")
+    if told["opset_24"]:
+        yield Finding(
+            part="opset 24",
+            status="warn",
+            found=told["opset_24"],
+            fix="use Python 3.11 and onnxruntime 1.24 or newer, or export with --opset 20",
+        )
+    else:
+        yield Finding(part="opset 24", status="ok", found="memory is written in place")
+
+
+def _simulator(*, counts: bool) -> Iterator[Finding]:
+    absent: Status = "missing" if counts else "warn"
+    if importlib.util.find_spec("mujoco") is None:
+        fix = "pip install 'memorywam[sim]'"
+        yield Finding(part="mujoco", status=absent, found="not installed", fix=fix)
+    else:
+        yield Finding(part="mujoco", status="ok", found=version_of("mujoco") or "unknown version")
+    yield _library("EGL", "libEGL.so.1", absent, "libegl1 libgl1-mesa-dri libgles2")
+
+
+def _realsense(*, counts: bool) -> Iterator[Finding]:
+    absent: Status = "missing" if counts else "warn"
+    if importlib.util.find_spec("pyrealsense2") is None:
+        fix = "pip install 'memorywam[realsense]'"
+        yield Finding(part="pyrealsense2", status=absent, found="not installed", fix=fix)
+    else:
+        version = version_of("pyrealsense2") or "unknown version"
+        yield Finding(part="pyrealsense2", status="ok", found=version)
+    yield _library("libusb", "libusb-1.0.so.0", absent, "libusb-1.0-0")
+
+
+def _library(part: str, name: str, absent: Status, debian_packages: str) -> Finding:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        fix = f"apt-get install {debian_packages}"
+        return Finding(part=part, status=absent, found=f"{name} does not load", fix=fix)
+    return Finding(part=part, status="ok", found=name)
+
+
+def _torch() -> Finding:
+    version = version_of("torch")
+    return Finding(part="torch", status="ok", found=version or "absent; only export needs it")
+
+
+def _disk() -> Finding:
+    free_bytes = shutil.disk_usage(Path.cwd()).free
+    found = f"{free_bytes / _GIB:.1f} GiB free in {Path.cwd()}"
+    if free_bytes >= _LOW_DISK_BYTES:
+        return Finding(part="disk", status="ok", found=found)
+    fix = f"free {_LOW_DISK_BYTES / _GIB:.0f} GiB, or work elsewhere"
+    return Finding(part="disk", status="warn", found=found, fix=fix)
+
+
+def _memory() -> Finding:
+    try:
+        page_bytes = os.sysconf("SC_PAGE_SIZE")
+        total_bytes = page_bytes * os.sysconf("SC_PHYS_PAGES")
+        free_bytes = page_bytes * os.sysconf("SC_AVPHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return Finding(part="memory", status="warn", found="unknown on this system")
+    found = f"{free_bytes / _GIB:.1f} of {total_bytes / _GIB:.1f} GiB unused"
+    if total_bytes >= _LOW_MEMORY_BYTES:
+        return Finding(part="memory", status="ok", found=found)
+    fix = "use a smaller bundle, or a machine with more"
+    return Finding(part="memory", status="warn", found=found, fix=fix)
+
+
+def _bundle(path: str) -> Finding:
+    try:
+        opener = importlib.import_module("memorywam_runtime.bundle")
+    except ModuleNotFoundError as error:
+        raise MissingPartError(
+            f"{path} cannot be opened: {error}. Run doctor without a bundle, or install memorywam "
+            "again."
+        ) from error
+    try:
+        opener.open_bundle(path)
+    except MemorywamError as error:
+        return Finding(part="bundle", status="missing", found=str(error), fix="export it again")
+    return Finding(part="bundle", status="ok", found=path)

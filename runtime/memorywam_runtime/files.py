@@ -1,0 +1,150 @@
+"""Files and directories on disk: written whole or not at all, and known by their hash."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from memorywam_runtime.errors import InputError
+
+__all__ = ["atomic_directory", "atomic_write", "sha256_of"]
+
+_READ_BYTES = 1 << 20
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole: after a failure, the old file or none is there.
+
+    Args:
+        path: The file to create or replace; a link keeps pointing at the file it names.
+        content: All of its bytes.
+
+    Raises:
+        InputError: The parent directory does not exist, or `path` is a directory.
+        OSError: The disk refused.
+    """
+    target = _checked_target(path)
+    if target.is_dir():
+        raise InputError(f"{target} is a directory; expected a file to write. Name a file in it.")
+    draft = _draft_beside(target)
+    try:
+        with draft.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync(target.parent)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Build a directory aside and move it into place when the block ends without an error.
+
+    Args:
+        path: The directory to create. An empty one that exists already is filled.
+        overwrite: Replace a directory that holds something; the old one stays until the new one
+            is complete.
+
+    Yields:
+        A new, empty directory beside `path`, to be filled by the caller.
+
+    Raises:
+        InputError: `path` is a file, its parent does not exist, or it holds something and
+            `overwrite` is false; nothing has been written then.
+        OSError: The disk refused.
+    """
+    target = _checked_target(path)
+    _refuse_occupied(target, overwrite=overwrite)
+    draft = _draft_beside(target)
+    draft.mkdir()
+    try:
+        yield draft
+        _sync_tree(draft)
+        _refuse_occupied(target, overwrite=overwrite)
+        _move_into_place(draft, target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _sync(target.parent)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hash a file's bytes, without holding more than 1 MiB of them.
+
+    Args:
+        path: The file to read.
+
+    Returns:
+        64 lower-case hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _checked_target(path: str | os.PathLike[str]) -> Path:
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise InputError(
+            f"cannot write {target}: {target.parent} is not a directory. Create it, or write to "
+            "a directory that exists."
+        )
+    return target
+
+
+def _refuse_occupied(target: Path, *, overwrite: bool) -> None:
+    if target.is_dir():
+        if not overwrite and any(target.iterdir()):
+            raise InputError(
+                f"{target} exists and is not empty; expected a new or an empty directory. "
+                "Choose another name, remove it, or ask to overwrite it."
+            )
+    elif target.exists():
+        raise InputError(f"{target} is a file; expected a directory to create. Choose another.")
+
+
+def _draft_beside(target: Path) -> Path:
+    # The same directory, hence the same file system: only there is a rename atomic. Made by name
+    # rather than by tempfile, whose 0600 and 0700 would survive the rename.
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.draft")
+
+
+def _move_into_place(draft: Path, target: Path) -> None:
+    if not target.exists() or not any(target.iterdir()):
+        draft.replace(target)
+        return
+    old = _draft_beside(target)
+    target.rename(old)
+    try:
+        draft.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_tree(directory: Path) -> None:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                _sync(path)
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Some file systems (network shares) cannot sync a directory; the rename stands anyway.
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

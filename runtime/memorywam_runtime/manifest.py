@@ -1,0 +1,145 @@
+"""The manifest: what a bundle promises about its graphs, tensors, memory, units and files."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from memorywam_runtime.contract import InferenceContract
+from memorywam_runtime.errors import BundleError, ContractError
+from memorywam_runtime.normalization import Normalization
+from memorywam_runtime.tensors import TensorSpec
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CacheWrite",
+    "FileEntry",
+    "GraphEntry",
+    "Manifest",
+    "MemoryPlan",
+    "Precision",
+    "PromptEntry",
+    "SourceEntry",
+    "manifest_from_json",
+    "manifest_schema",
+    "manifest_to_json",
+]
+
+SCHEMA_VERSION = 1
+CacheWrite = Literal["in_place", "copy"]
+Precision = Literal["fp32", "bf16", "fp16"]
+OnFull = Literal["refuse", "stop", "drop-oldest-gist"]
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all parts: immutable, keyword-only, and strict about unknown fields."""
+
+
+class GraphEntry(_Part, frozen=True):
+    """One graph: its file and every tensor in and out, in the graph's order."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class MemoryPlan(_Part, frozen=True):
+    """How much an episode may remember, and what happens when that is full."""
+
+    max_frames: int
+    gist_buckets: tuple[int, ...]
+    """Gist table sizes in frames, ascending; the last is max_frames. A bucket's rows are all that
+    an update or a step reads, so cost follows what is filled."""
+    on_full: OnFull
+    bytes_per_token: int
+    """Keys and values of one token in all layers."""
+
+
+class PromptEntry(_Part, frozen=True):
+    """One instruction whose text keys and values are in the bundle."""
+
+    text: str
+    file: str
+    num_tokens: int
+    """Rows of the context that are the prompt; the rest is zero padding, which stays visible."""
+    encoder: str
+    """What made the embedding: a name and hash of tokenizer and encoder."""
+
+
+class FileEntry(_Part, frozen=True):
+    """Size and hash of one file."""
+
+    num_bytes: int
+    sha256: str
+
+
+class SourceEntry(_Part, frozen=True):
+    """The checkpoint that the bundle was made from."""
+
+    checkpoint: str
+    sha256: str
+
+
+class Manifest(_Part, frozen=True):
+    """The bundle's contract, stored as `manifest.json`."""
+
+    schema_version: int
+    contract: InferenceContract
+    contract_hash: str
+    precision: Precision
+    opset: int
+    cache_write: CacheWrite
+    graphs: dict[str, GraphEntry]
+    memory: MemoryPlan
+    normalization: Normalization
+    prompts: tuple[PromptEntry, ...]
+    files: dict[str, FileEntry]
+    source: SourceEntry
+    versions: dict[str, str]
+
+    def prompt(self, text: str) -> PromptEntry | None:
+        """Return the entry of an instruction, or None."""
+        return next((entry for entry in self.prompts if entry.text == text), None)
+
+
+def manifest_to_json(manifest: Manifest) -> bytes:
+    """Return the manifest as indented JSON with sorted keys."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+
+
+def manifest_from_json(text: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BundleError: not JSON, another schema version, an unknown or missing field, a wrong type,
+            or a contract hash that is not the contract's.
+    """
+    version = _schema_version(text)
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"manifest: found schema version {version}; this release reads {SCHEMA_VERSION}: "
+            "export the checkpoint again, or use the release that made the bundle"
+        )
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.MsgspecError, ContractError) as error:
+        raise BundleError(f"manifest: {error}; export the checkpoint again") from error
+    if manifest.contract.hash != manifest.contract_hash:
+        raise BundleError(
+            f"manifest: the contract hashes to {manifest.contract.hash[:12]}..., but it says "
+            f"{manifest.contract_hash[:12]}...: the contract was edited; export again"
+        )
+    return manifest
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the published JSON Schema of `manifest.json`."""
+    return msgspec.json.schema(Manifest)
+
+
+def _schema_version(text: bytes) -> object:
+    """Return the schema version before anything else is trusted."""
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"manifest: not JSON ({error}); the file is damaged") from error
+    return found.get("schema_version") if isinstance(found, dict) else None

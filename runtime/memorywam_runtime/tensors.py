@@ -1,0 +1,102 @@
+"""TensorSpec: what one tensor is called, how large it is, what it means."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from memorywam_runtime.errors import InputError
+
+__all__ = ["DType", "TensorSpec", "storage_dtype"]
+
+DType = Literal["float64", "float32", "float16", "bfloat16", "int64"]
+
+_STORAGE: dict[str, Any] = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,  # numpy has no bfloat16: its bits are carried, never computed with
+    "int64": np.int64,
+}
+
+
+def storage_dtype(dtype: DType) -> np.dtype[Any]:
+    """Return the numpy type that holds a tensor's elements."""
+    return np.dtype(_STORAGE[dtype])
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Name, shape, element type and meaning of a graph's input or output."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    """A string names a size that is bound at run time, such as `rows`."""
+    dtype: DType
+    meaning: str
+    """In words, with the unit."""
+
+    def bound(self, **sizes: int) -> "TensorSpec":
+        """Return the spec with named sizes replaced by numbers."""
+        shape = tuple(sizes.get(d, d) if isinstance(d, str) else d for d in self.shape)
+        return msgspec.structs.replace(self, shape=shape)
+
+    @property
+    def fixed_shape(self) -> tuple[int, ...]:
+        """The shape as numbers.
+
+        Raises:
+            InputError: a named size is still open.
+        """
+        shape = tuple(d for d in self.shape if isinstance(d, int))
+        if len(shape) != len(self.shape):
+            raise InputError(f"tensor '{self.name}': shape {list(self.shape)} has an open size")
+        return shape
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensor, bytes."""
+        return math.prod(self.fixed_shape) * storage_dtype(self.dtype).itemsize
+
+    def zeros(self) -> NDArray[Any]:
+        """Return a tensor of zeros that fits."""
+        return np.zeros(self.fixed_shape, storage_dtype(self.dtype))
+
+    def example(self, seed: int = 0) -> NDArray[Any]:
+        """Return a random tensor that fits: normal values, or zeros for integers."""
+        if self.dtype in ("int64", "bfloat16"):
+            return self.zeros()
+        values = np.random.default_rng(seed).standard_normal(self.fixed_shape)
+        return values.astype(storage_dtype(self.dtype))
+
+    def validate(self, array: NDArray[Any]) -> None:
+        """Check type and shape.
+
+        Raises:
+            InputError: naming the tensor, what was found and what was expected.
+        """
+        dtype, wanted = storage_dtype(self.dtype), self.shape
+        fits = len(array.shape) == len(wanted) and all(
+            isinstance(want, str) or have == want
+            for have, want in zip(array.shape, wanted, strict=True)
+        )
+        if array.dtype != dtype or not fits:
+            raise InputError(
+                f"tensor '{self.name}' ({self.meaning}): found {array.dtype} "
+                f"{list(array.shape)}; expected {dtype} {list(wanted)}"
+            )
+
+
+def check_names(
+    found: Mapping[str, object], expected: Mapping[str, object] | set[str], where: str
+) -> None:
+    """Refuse missing and left-over names.
+
+    Raises:
+        InputError: listing both.
+    """
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise InputError(f"{where}: missing {missing}, left over {extra}")

@@ -1,0 +1,1 @@
+"""The recipe that trains the checkpoint which ships: `python -m tests.demo_training`."""

@@ -1,0 +1,163 @@
+"""The doctor: what it finds here, and what it would find elsewhere."""
+
+import base64
+import ctypes
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from memorywam_runtime import doctor
+from memorywam_runtime.doctor import Finding, findings
+
+ABSENT = None
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend that distributions are installed in some version, or absent."""
+    real = doctor.version_of
+
+    def pretend(**faked: str | None) -> None:
+        def version_of(name: str) -> str | None:
+            key = name.replace("-", "_")
+            return faked[key] if key in faked else real(name)
+
+        monkeypatch.setattr(doctor, "version_of", version_of)
+
+    return pretend
+
+
+def _by_part(found: list[Finding]) -> dict[str, Finding]:
+    return {finding.part: finding for finding in found}
+
+
+def test_as_a_program() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "memorywam_runtime.cli", "doctor", "--json", "-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document = json.loads(told.stdout)
+    statuses = {one["part"]: one["status"] for one in document["data"]["findings"]}
+    assert document["ok"] is True
+    assert statuses["python"] == "ok"
+    assert statuses["onnxruntime"] == "ok"
+
+
+def test_it_imports_no_device_library() -> None:
+    code = (
+        "import sys; from memorywam_runtime.doctor import findings; findings();"
+        "print(sorted({'mujoco', 'onnxruntime', 'torch', 'pyrealsense2'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
+def test_every_finding_that_is_not_ok_has_a_fix_of_one_line() -> None:
+    for finding in findings(robot="sim:buttons", cameras=["head=realsense:123"]):
+        if finding.status != "ok":
+            assert finding.fix, finding
+        assert "\n" not in finding.fix
+        assert "\n" not in finding.found
+
+
+def test_the_opset_24_model_is_what_it_says() -> None:
+    model = onnx.load_from_string(base64.b64decode(doctor.OPSET_24_MODEL))
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["TensorScatter"]
+    assert model.opset_import[0].version == 24
+
+
+def test_two_onnxruntimes_are_refused(installed: Callable[..., None]) -> None:
+    installed(onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
+    finding = _by_part(findings())["onnxruntime"]
+    assert finding.status == "missing"
+    assert "onnxruntime 1.31.1 and onnxruntime-gpu 1.31.1" in finding.found
+    assert finding.fix.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install ")
+
+
+def test_no_onnxruntime_names_the_extra(installed: Callable[..., None]) -> None:
+    installed(onnxruntime=ABSENT)
+    finding = _by_part(findings())["onnxruntime"]
+    assert (finding.status, finding.fix) == ("missing", "pip install 'memorywam[cpu]'")
+
+
+def test_an_onnxruntime_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ORT_PROBE", "raise ImportError('libthat.so: not found')")
+    finding = _by_part(findings())["onnxruntime"]
+    assert finding.status == "missing"
+    assert finding.found.endswith("cannot be imported: ImportError: libthat.so: not found")
+
+
+def test_an_onnxruntime_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ORT_PROBE", "import os; os.abort()")
+    assert _by_part(findings())["onnxruntime"].status == "missing"
+
+
+def test_an_onnxruntime_too_old_for_opset_24(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = doctor.OPSET_24_MODEL[:-4] + base64.b64encode(b"\x00\x10\x63").decode()
+    monkeypatch.setattr(doctor, "OPSET_24_MODEL", newer)
+    found = _by_part(findings())
+    assert found["onnxruntime"].status == "ok"
+    assert found["opset 24"].status == "warn"
+
+
+@pytest.mark.parametrize(("robot", "status"), [("", "warn"), ("sim:buttons", "missing")])
+def test_the_simulator_counts_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, robot: str, status: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(ctypes, "CDLL", _refuse_to_load)
+    found = _by_part(findings(robot=robot))
+    assert (found["mujoco"].status, found["EGL"].status) == (status, status)
+    assert found["EGL"].fix == "apt-get install libegl1 libgl1-mesa-dri libgles2"
+
+
+@pytest.mark.parametrize(("cameras", "status"), [([], "warn"), (["h=realsense:1"], "missing")])
+def test_the_camera_counts_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, cameras: list[str], status: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(ctypes, "CDLL", _refuse_to_load)
+    found = _by_part(findings(cameras=cameras))
+    assert (found["pyrealsense2"].status, found["libusb"].status) == (status, status)
+
+
+def _refuse_to_load(name: str) -> None:
+    raise OSError(name)
+
+
+def test_a_base_package_that_is_gone(installed: Callable[..., None]) -> None:
+    installed(msgspec=ABSENT)
+    assert _by_part(findings())["msgspec"].status == "missing"
+
+
+def test_an_old_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PYTHON_FLOOR", (99, 0))
+    finding = _by_part(findings())["python"]
+    assert (finding.status, finding.fix) == ("missing", "use Python 99.0 or newer")
+
+
+def test_a_full_disk_and_a_small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_LOW_DISK_BYTES", 1 << 70)
+    monkeypatch.setattr(doctor, "_LOW_MEMORY_BYTES", 1 << 70)
+    found = _by_part(findings())
+    assert (found["disk"].status, found["memory"].status) == ("warn", "warn")
+
+
+def test_a_bundle_that_is_not_there_is_never_a_traceback(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "memorywam_runtime.cli", "doctor", str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode in {1, 2}
+    assert "Traceback" not in told.stderr
