@@ -17,8 +17,8 @@ SYSTEM_PACKAGES := libegl1 libgl1-mesa-dri libgles2 libusb-1.0-0
 BIN := $(VENV)/bin
 # Redone when what it installs changes, and only then.
 STAMP := $(VENV)/.stamp-$(shell cat pyproject.toml .ci/constraints.txt | cksum | cut -d' ' -f1)
-# The pyright package fetches its program once; keep it with the environment.
-export PYRIGHT_PYTHON_CACHE_DIR := $(abspath $(VENV))/pyright
+# The node that is pinned, as a wheel, and not whichever this machine may have.
+export PYRIGHT_PYTHON_GLOBAL_NODE := 0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # Without a display, on a machine with a screen as on one without.
 ifeq ($(shell uname -s),Linux)
@@ -35,7 +35,7 @@ venv: $(STAMP)
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "$(PYTHON) is older than Python 3.10; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	  { echo "$(PYTHON) is not a Python of 3.10 or newer; name one that is: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet -c .ci/constraints.txt -e '.[$(EXTRAS)]' --group dev
@@ -58,12 +58,13 @@ system:
 	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } || \
 	  echo "could not install; run: sudo apt-get update && sudo apt-get install -y$$missing"
 
+# Every step, even after one that failed: one run tells everything that is wrong.
 check: $(STAMP)
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/pyright
-	$(BIN)/lint-imports
+	@failed=""; \
+	for step in "ruff format --check" "ruff check" mypy "pyright --pythonpath $(BIN)/python" lint-imports; do \
+	  echo "$$step"; $(BIN)/$$step || failed="$$failed, $$step"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed: $${failed#, }"; exit 1; }
 
 # One thread a worker: the workers are the parallelism.
 test: system $(STAMP)

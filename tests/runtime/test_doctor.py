@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from memorywam_runtime import doctor
+from memorywam_runtime import doctor, versions
 from memorywam_runtime.doctor import Finding, findings
 
 ABSENT = None
@@ -21,12 +21,10 @@ ABSENT = None
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Pretend that distributions are installed in some version, or absent."""
-    real = doctor.version_of
-
     def pretend(**faked: str | None) -> None:
         def version_of(name: str) -> str | None:
             key = name.replace("-", "_")
-            return faked[key] if key in faked else real(name)
+            return faked[key] if key in faked else versions.version_of(name)
 
         monkeypatch.setattr(doctor, "version_of", version_of)
 

@@ -2,12 +2,12 @@
 
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from memorywam_runtime import report
 from memorywam_runtime.report import Outcome, Progress, format_table, json_from_data
 from memorywam_runtime.versions import PACKAGES, version_of, versions
 
@@ -33,7 +33,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that Progress reads."""
     clock = Clock()
-    monkeypatch.setattr(report.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
     return clock
 
 

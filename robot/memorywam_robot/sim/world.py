@@ -1,0 +1,257 @@
+"""The simulated robot: reset to a script, step by joint targets, observe through its cameras."""
+
+import os
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memorywam_robot.sim.tasks import HORIZON, LAMPS, Script, frame_from_step, script_from_seed
+from memorywam_runtime.errors import InputError, MissingPartError
+from memorywam_runtime.observation import Observation
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+try:
+    import mujoco
+
+    from memorywam_robot.sim import scene
+except (ImportError, AttributeError, OSError) as error:
+    raise MissingPartError(
+        f"the simulator cannot start: {error}; pip install 'memorywam[sim]', and on Debian "
+        "apt-get install libegl1 libgl1-mesa-dri"
+    ) from error
+
+__all__ = ["World"]
+
+
+class World:
+    """One simulated table; reuse it for many seeds, because renderers are dear to make."""
+
+    def __init__(self, task: str, seed: int = 0) -> None:
+        """Build the scene and reset to a seed.
+
+        Raises:
+            InputError: an unknown task or an unusable seed.
+            MissingPartError: no EGL to render with.
+        """
+        self._task = task
+        self._script = script_from_seed(task, seed)
+        self._model = scene.model_from_nothing()
+        self._data = mujoco.MjData(self._model)
+        self._renderers: dict[str, Any] = {}
+        self._joints = np.array(
+            [self._model.joint(name).qposadr[0] for name in scene.JOINT_NAMES if _is_arm(name)]
+        )
+        self._fingers = np.array(
+            [self._model.joint(f"{side}_finger0").qposadr[0] for side in scene.SIDES]
+        )
+        self._buttons = np.array(
+            [self._model.joint(f"button_{name}").qposadr[0] for name in scene.BUTTONS]
+        )
+        self._home_places = [
+            self._model.body(f"button_{name}").pos.copy() for name in scene.BUTTONS
+        ]
+        self.reset(seed)
+
+    def __enter__(self) -> "World":
+        """Return the world."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the renderers."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the renderers; closing twice is fine."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """Start the episode of a seed (the same one again if None) and return what is seen."""
+        if seed is not None:
+            self._script = script_from_seed(self._task, seed)
+        mujoco.mj_resetData(self._model, self._data)
+        for name, place, offset in zip(
+            scene.BUTTONS, self._home_places, self._script.button_offsets, strict=True
+        ):
+            self._model.body(f"button_{name}").pos[:2] = place[:2] + np.array(offset)
+        self._step_count = 0
+        self._first_pressed = -1
+        self._pressed_early = False
+        home = self.home
+        self._data.qpos[self._joints] = home[_ARM_INDICES]
+        self._set_targets(home)
+        self._data.qpos[self._fingers] = self._fingers_from(home)
+        for side, opening in zip(scene.SIDES, self._fingers_from(home), strict=True):
+            self._data.joint(f"{side}_finger1").qpos[0] = opening
+        self._light()
+        mujoco.mj_forward(self._model, self._data)
+        return self.observe()
+
+    @property
+    def script(self) -> Script:
+        """What chance decided about this episode."""
+        return self._script
+
+    @property
+    def instruction(self) -> str:
+        """The task in words."""
+        return self._script.instruction
+
+    @property
+    def home(self) -> NDArray[np.float64]:
+        """Home pose [14] of this episode, rad and gripper fraction."""
+        home = scene.HOME.copy()
+        home[_ARM_INDICES] += np.array(self._script.home_offsets)
+        return home
+
+    @property
+    def state(self) -> NDArray[np.float64]:
+        """Joint positions [14]: rad, and gripper fraction 0 shut to 1 open."""
+        state = np.empty(14)
+        state[_ARM_INDICES] = self._data.qpos[self._joints]
+        state[_GRIPPER_INDICES] = self._data.qpos[self._fingers] / scene.GRIPPER_TRAVEL_M
+        return state
+
+    @property
+    def step_count(self) -> int:
+        """Environment steps since reset."""
+        return self._step_count
+
+    @property
+    def frame_index(self) -> int:
+        """Latent frame that an image taken now belongs to."""
+        return frame_from_step(self._step_count)
+
+    @property
+    def is_done(self) -> bool:
+        """Is the script at its end?"""
+        return self._step_count >= self._script.num_steps
+
+    @property
+    def is_success(self) -> bool:
+        """Was the target the first button pressed, and pressed after the go lamp?"""
+        return self._first_pressed == self._script.target and not self._pressed_early
+
+    @property
+    def first_pressed(self) -> int:
+        """Index of the first button pressed, -1 if none."""
+        return self._first_pressed
+
+    def step(self, action: NDArray[np.floating]) -> None:
+        """Move for 0.1 s towards absolute joint targets [14], clipped to the joints' limits.
+
+        Raises:
+            InputError: a wrong shape or a number that is not finite; nothing moves.
+        """
+        targets = np.asarray(action, np.float64)
+        if targets.shape != (14,) or not np.isfinite(targets).all():
+            raise InputError(
+                f"action: found shape {list(targets.shape)}, finite: "
+                f"{bool(np.isfinite(targets).all())}; expected 14 finite joint targets"
+            )
+        self._step_count += 1
+        self._light()
+        self._set_targets(targets)
+        for _ in range(scene.SUBSTEPS):
+            mujoco.mj_step(self._model, self._data)
+            self._watch_buttons()
+
+    def observe(self) -> Observation:
+        """Render the three cameras now."""
+        images = {name: self._render(name, *size) for name, size in scene.CAMERA_SIZES.items()}
+        return Observation(images=images, state=self.state, step=self._step_count)
+
+    def render_film(self, height: int = 360, width: int = 480) -> NDArray[np.uint8]:
+        """Return a picture [height, width, 3] for people."""
+        return self._render(scene.FILM_CAMERA, height, width)
+
+    def tip_and_jacobian(
+        self, side: str, joints: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return a hand's tip [3] (m), pointing direction [3] and Jacobian [6, 6] in a pose.
+
+        Args:
+            side: `left` or `right`.
+            joints: The arm's six joint angles, rad.
+        """
+        data = mujoco.MjData(self._model)
+        first = 6 * scene.SIDES.index(side)
+        data.qpos[self._joints[first : first + 6]] = joints
+        mujoco.mj_forward(self._model, data)
+        site = data.site(f"{side}_tip")
+        linear, angular = np.zeros((3, self._model.nv)), np.zeros((3, self._model.nv))
+        mujoco.mj_jacSite(self._model, data, linear, angular, site.id)
+        columns = [
+            self._model.joint(name).dofadr[0]
+            for name in scene.JOINT_NAMES
+            if _is_arm(name) and name.startswith(side)
+        ]
+        jacobian = np.concatenate((linear[:, columns], angular[:, columns]))
+        return site.xpos.copy(), site.xmat.reshape(3, 3)[:, 0].copy(), jacobian
+
+    def button_top(self, index: int) -> NDArray[np.float64]:
+        """Return the centre of an unpressed button's top [3], metres."""
+        x, y = self._model.body(f"button_{scene.BUTTONS[index]}").pos[:2]
+        return np.array([x, y, scene.BUTTON_TOP_M])
+
+    def _render(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
+        """Return one camera's picture [height, width, 3] without shadows or reflections."""
+        if camera not in self._renderers:
+            self._model.vis.global_.offheight = max(self._model.vis.global_.offheight, height)
+            self._model.vis.global_.offwidth = max(self._model.vis.global_.offwidth, width)
+            renderer = mujoco.Renderer(self._model, height, width, 200)
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+            self._renderers[camera] = renderer
+        renderer = self._renderers[camera]
+        renderer.update_scene(self._data, camera)
+        picture: NDArray[np.uint8] = renderer.render()
+        return picture
+
+    def _light(self) -> None:
+        """Light the lamps that the script has lit in the current frame."""
+        lit = self._script.lit_lamps(self.frame_index)
+        for lamp in LAMPS:
+            colour = scene.LAMP_COLOURS[lamp] if lamp in lit else scene.DARK
+            self._model.geom(f"lamp_{lamp}").rgba[:3] = colour
+
+    def _fingers_from(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return both hands' finger openings [2], metres, of an action [14]."""
+        return np.clip(action[_GRIPPER_INDICES], 0, 1) * scene.GRIPPER_TRAVEL_M
+
+    def _set_targets(self, action: NDArray[np.float64]) -> None:
+        """Send joint targets to the servos."""
+        control = self._data.ctrl
+        for index, name in enumerate(scene.JOINT_NAMES):
+            if _is_arm(name):
+                low, high = self._model.actuator(name).ctrlrange
+                control[self._model.actuator(name).id] = np.clip(action[index], low, high)
+        for side, opening in zip(scene.SIDES, self._fingers_from(action), strict=True):
+            for finger in range(2):
+                control[self._model.actuator(f"{side}_finger{finger}").id] = opening
+
+    def _watch_buttons(self) -> None:
+        """Note the first button that is pressed, and whether that was before the go lamp."""
+        if self._first_pressed >= 0:
+            return
+        pressed = np.flatnonzero(self._data.qpos[self._buttons] < -scene.PRESSED_DEPTH_M)
+        if len(pressed):
+            self._first_pressed = int(pressed[0])
+            self._pressed_early = self._step_count <= HORIZON * self._script.go_frame
+
+
+def _is_arm(name: str) -> bool:
+    """Is this one of the twelve arm joints?"""
+    return not name.endswith("gripper")
+
+
+_GRIPPER_INDICES = np.array([6, 13])
+_ARM_INDICES = np.array([i for i in range(14) if i not in (6, 13)])
