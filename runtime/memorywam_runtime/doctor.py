@@ -193,10 +193,12 @@ def _onnxruntime_probed(named: str) -> Iterator[Finding]:
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in told["providers"])
     yield Finding(part="onnxruntime", status="ok", found=f"{named}, providers {providers}")
     if told["opset_24"]:
+        # onnxruntime says it at the end of a paragraph about its own sources.
+        reason = told["opset_24"].rstrip(".").rsplit(". ", 1)[-1]
         yield Finding(
             part="opset 24",
             status="warn",
-            found=told["opset_24"],
+            found=f"refused: {reason}",
             fix="use Python 3.11 and onnxruntime 1.24 or newer, or export with --opset 20",
         )
     else:

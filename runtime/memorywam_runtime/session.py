@@ -1,6 +1,7 @@
 """A session: engines, buffers and memory, alive; reset, remember a frame, denoise a chunk."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -46,6 +47,7 @@ class Session:
         backend: Backend,
         engines: Mapping[str, Engine],
         *,
+        root: Path | None = None,
         visible: Visible | None = None,
     ) -> None:
         """Allocate every buffer and bind every graph.
@@ -54,9 +56,11 @@ class Session:
             manifest: What the engines promise.
             backend: Where tensors live.
             engines: One per graph of the manifest that the session uses.
+            root: The bundle's directory, where prompts are read from.
             visible: Parts of memory to hide, for ablations.
         """
         self.manifest = manifest
+        self.root = root
         self.contract = manifest.contract
         self.backend = backend
         plan = manifest.memory
@@ -68,7 +72,6 @@ class Session:
         self.timings = Timings(STAGES)
         self._positions = Positions(self.contract)
         self._in_place = manifest.cache_write == "in_place"
-        self._bias = np.zeros(0)
         self._turn = 0
         self._has_state = False
         self.reset()

@@ -8,6 +8,7 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,11 @@ from memorywam_export.presets import contract_from_preset
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Visible
 from memorywam_robot.sim.tasks import INSTRUCTIONS, TASKS
-from memorywam_runtime.contract import InferenceContract, contract_to_json
+from memorywam_runtime.contract import (
+    InferenceContract,
+    contract_from_json,
+    contract_to_json,
+)
 from tests.demo_training.encoder import encode_all, train_encoder
 from tests.demo_training.episodes import record_all
 from tests.demo_training.policy import Batches, open_loop_accuracy, train_policy
@@ -73,17 +78,37 @@ def encode(args: argparse.Namespace, contract: InferenceContract) -> None:
     encoder = train_encoder(
         contract, images, num_steps=args.encoder_steps, batch=16, seed=args.seed
     )
+    save_file(encoder.state_dict(), args.work / "encoder.safetensors")
     latents = {"train": encode_all(encoder, images)}
     with np.load(args.work / "held_out.npz") as arrays:
         latents["held_out"] = encode_all(encoder, arrays["images"])
-    save_file(encoder.state_dict(), args.work / "encoder.safetensors")
+    std, mean = torch.std_mean(latents["train"], dim=(0, 2, 3, 4))
+    shape = (1, -1, 1, 1, 1)
+    latents = {
+        name: ((value - mean.view(shape)) / std.view(shape)).contiguous()
+        for name, value in latents.items()
+    }
     save_file(latents, args.work / "latents.safetensors")
+    (args.work / "contract.json").write_bytes(contract_to_json(with_latents(contract, mean, std)))
+
+
+def with_latents(
+    contract: InferenceContract, mean: torch.Tensor, std: torch.Tensor
+) -> InferenceContract:
+    """Return the contract with the statistics of the latents, six digits each."""
+    vae = msgspec.structs.replace(
+        contract.vae,
+        latent_mean=tuple(round(float(value), 6) for value in mean),
+        latent_std=tuple(round(float(value), 6) for value in std),
+    )
+    return msgspec.structs.replace(contract, vae=vae)
 
 
 def train(args: argparse.Namespace, contract: InferenceContract) -> None:
     """Train the experts; write the checkpoint with its statistics, prompts and report."""
     start = time.monotonic()
     torch.manual_seed(args.seed)
+    contract = contract_from_json((args.work / "contract.json").read_bytes())
     model = MemoryWam(contract)
     model.vae.load_state_dict(load_file(args.work / "encoder.safetensors"))
     stats = statistics(args.work / "train.npz")

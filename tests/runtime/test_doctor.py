@@ -21,6 +21,7 @@ ABSENT = None
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Pretend that distributions are installed in some version, or absent."""
+
     def pretend(**faked: str | None) -> None:
         def version_of(name: str) -> str | None:
             key = name.replace("-", "_")

@@ -1,0 +1,213 @@
+"""A checkpoint to a bundle: weights, graphs, prompts and manifest in one directory, or nothing."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from memorywam_export.checkpoint import Checkpoint
+from memorywam_export.eager import graph_modules, memory_plan, specs_of
+from memorywam_export.onnx_writer import write_onnx
+from memorywam_export.prompts import context_from_embedding, write_prompt
+from memorywam_export.reference.model import MemoryWam
+from memorywam_export.weights import Weight, weight_spans, write_weights
+from memorywam_runtime.bundle import MANIFEST_FILE
+from memorywam_runtime.errors import InputError
+from memorywam_runtime.files import atomic_directory, sha256_of
+from memorywam_runtime.manifest import (
+    SCHEMA_VERSION,
+    CacheWrite,
+    FileEntry,
+    GraphEntry,
+    Manifest,
+    Precision,
+    PromptEntry,
+    SourceEntry,
+    manifest_to_json,
+)
+from memorywam_runtime.report import Progress
+from memorywam_runtime.versions import versions
+
+__all__ = ["PRECISIONS", "ExportOptions", "export_bundle", "model_from_weights"]
+
+WEIGHTS_FILE = "weights.safetensors"
+PRECISIONS: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+IN_PLACE_OPSET = 24
+"""First opset with TensorScatter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What an export may choose; everything else is the contract's."""
+
+    precision: Precision = "fp32"
+    opset: int = IN_PLACE_OPSET
+    """24 or more writes memory in place; 20 gives new rows out, for runtimes that are older."""
+    max_frames: int = 256
+    on_full: str = "refuse"
+    graphs: tuple[str, ...] = ()
+    """Optional graphs to add: action_denoise."""
+    overwrite: bool = False
+
+    @property
+    def cache_write(self) -> CacheWrite:
+        """How graphs of this opset write memory."""
+        return "in_place" if self.opset >= IN_PLACE_OPSET else "copy"
+
+
+def export_bundle(
+    checkpoint: Checkpoint, out: Path, options: ExportOptions | None = None
+) -> Manifest:
+    """Write a bundle; after a failure the old directory, or none, is there.
+
+    Weights are streamed or linked, never all in memory; the graphs point into them.
+
+    Raises:
+        InputError: an option that no graph can have, or a directory that is in use.
+        CheckpointError: weights that do not fit.
+    """
+    options = options or ExportOptions()
+    if not 20 <= options.opset <= 25:
+        raise InputError(f"found opset {options.opset}; expected 20 to 25")
+    with atomic_directory(out, overwrite=options.overwrite) as draft, Progress("export") as progress:
+        progress.update(0, "weights")
+        _write_weights(checkpoint, draft / WEIGHTS_FILE, PRECISIONS[options.precision])
+        model = model_from_weights(checkpoint, draft / WEIGHTS_FILE)
+        graphs = _write_graphs(model, draft, options, progress)
+        prompts = _write_prompts(checkpoint, model, draft, graphs)
+        progress.update(len(graphs) + 1, "hashes")
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            contract=checkpoint.contract,
+            contract_hash=checkpoint.contract.hash,
+            precision=options.precision,
+            opset=options.opset,
+            cache_write=options.cache_write,
+            graphs=graphs,
+            memory=memory_plan(
+                checkpoint.contract,
+                options.max_frames,
+                options.on_full,
+                PRECISIONS[options.precision].itemsize,
+            ),
+            normalization=checkpoint.normalization,
+            prompts=prompts,
+            files=_file_entries(draft),
+            source=SourceEntry(checkpoint=checkpoint.name, sha256=checkpoint.sha256),
+            versions=versions(),
+        )
+        (draft / MANIFEST_FILE).write_bytes(manifest_to_json(manifest))
+    return manifest
+
+
+def model_from_weights(checkpoint: Checkpoint, path: Path) -> MemoryWam:
+    """Return the reference model on a weights file; tensors are mapped, not read."""
+    with torch.device("meta"):
+        model = MemoryWam(checkpoint.contract)
+    with safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def _write_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> None:
+    """Link the checkpoint's own file where its bytes are right, else stream it in this type."""
+    source = checkpoint.weights_path
+    if source is not None and all(weight.dtype == dtype for weight in checkpoint.weights):
+        try:
+            os.link(source.resolve(), path)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, path)
+        return
+    write_weights(path, [_in_dtype(weight, dtype) for weight in checkpoint.weights])
+
+
+def _in_dtype(weight: Weight, dtype: torch.dtype) -> Weight:
+    """Return the weight in another type."""
+    if weight.dtype == dtype:
+        return weight
+
+    def load() -> torch.Tensor:
+        return weight.load().to(dtype)
+
+    return Weight(weight.name, weight.shape, dtype, load)
+
+
+def _write_graphs(
+    model: MemoryWam, draft: Path, options: ExportOptions, progress: Progress
+) -> dict[str, GraphEntry]:
+    """Write every graph; return their manifest entries."""
+    spans = weight_spans(draft / WEIGHTS_FILE)
+    specs = specs_of(model, options.cache_write)
+    modules = graph_modules(model, options.cache_write)
+    if unknown := set(options.graphs) - {"action_denoise"}:
+        raise InputError(f"unknown optional graph {sorted(unknown)}; expected action_denoise")
+    entries = {}
+    for name, spec in specs.items():
+        if name == "action_denoise" and name not in options.graphs:
+            continue
+        progress.update(len(entries) + 1, name)
+        file = f"{name}.onnx"
+        write_onnx(
+            modules[name],
+            spec,
+            draft / file,
+            opset=options.opset,
+            weights=spans,
+            weights_file=WEIGHTS_FILE,
+        )
+        entries[name] = GraphEntry(file=file, inputs=spec.inputs, outputs=spec.outputs)
+    return entries
+
+
+def _write_prompts(
+    checkpoint: Checkpoint, model: MemoryWam, draft: Path, graphs: Mapping[str, GraphEntry]
+) -> tuple[PromptEntry, ...]:
+    """Write the keys and values of every instruction that came with the checkpoint."""
+    entries = []
+    for text, embedding in checkpoint.prompts.items():
+        arrays = _text_arrays(model, embedding, graphs)
+        entries.append(
+            write_prompt(draft, text, arrays, len(embedding), f"with checkpoint {checkpoint.name}")
+        )
+    return tuple(entries)
+
+
+def _text_arrays(
+    model: MemoryWam, embedding: NDArray[np.float32], graphs: Mapping[str, GraphEntry]
+) -> list[NDArray[np.generic]]:
+    """Return prompt_kv's outputs for one embedding [tokens, text_dim], by the reference."""
+    context = torch.from_numpy(context_from_embedding(embedding, model.contract))
+    with torch.no_grad():
+        video, action = model.text_keys_values(context.to(model.gist_tokens.dtype))
+    tensors = [tensor for pair in (*video[:-1], *action) for tensor in pair]
+    assert len(tensors) == len(graphs["prompt_kv"].outputs)  # noqa: S101 - both skip one layer
+    return [_numpy(tensor) for tensor in tensors]
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.generic]:
+    """Return a tensor's storage as numpy; bfloat16 as its bits."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    return tensor.contiguous().numpy()
+
+
+def _file_entries(root: Path) -> dict[str, FileEntry]:
+    """Return size and hash of every file of a bundle."""
+    return {
+        path.relative_to(root).as_posix(): FileEntry(
+            num_bytes=path.stat().st_size, sha256=sha256_of(path)
+        )
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }

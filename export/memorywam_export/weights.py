@@ -1,0 +1,157 @@
+"""Weights on disk as one safetensors file: read where they lie, written one tensor at a time."""
+
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from memorywam_runtime.errors import CheckpointError
+
+__all__ = ["TORCH_DTYPES", "Span", "Weight", "random_weights", "weight_spans", "write_weights"]
+
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+_SAFETENSORS_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One tensor still to be made."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    load: Callable[[], torch.Tensor]
+    """Returns the tensor in this shape and type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where one tensor's bytes lie in a safetensors file."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+    """From the start of the file, bytes."""
+    num_bytes: int
+
+
+def write_weights(path: Path, weights: Iterable[Weight]) -> None:
+    """Write a safetensors file, holding one tensor in memory at a time.
+
+    The same weights give the same bytes: tensors stand in the order of their names.
+    """
+    ordered = sorted(weights, key=lambda weight: weight.name)
+    header: dict[str, object] = {}
+    offset = 0
+    for weight in ordered:
+        num_bytes = math.prod(weight.shape) * weight.dtype.itemsize
+        header[weight.name] = {
+            "dtype": _SAFETENSORS_DTYPES[weight.dtype],
+            "shape": list(weight.shape),
+            "data_offsets": [offset, offset + num_bytes],
+        }
+        offset += num_bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # The data starts on a page, so that a reader can map single tensors.
+    text += b" " * (-(8 + len(text)) % 4096)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for weight in ordered:
+            _write_tensor(file, weight)
+
+
+def weight_spans(path: Path) -> dict[str, Span]:
+    """Return where each tensor of a safetensors file lies.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds a type other than floats of 2, 4, 8 bytes.
+    """
+    with _checked(path), path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        if size > path.stat().st_size:
+            raise ValueError(f"header of {size} bytes in a file of {path.stat().st_size}")
+        header = json.loads(file.read(size))
+        header.pop("__metadata__", None)
+        spans = {}
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            dtype = TORCH_DTYPES[entry["dtype"]]
+            spans[name] = Span(tuple(entry["shape"]), dtype, 8 + size + begin, end - begin)
+    with _checked(path), safe_open(path, "pt"):
+        pass  # the library checks that the tensors cover the file exactly
+    return spans
+
+
+def random_weights(
+    shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: torch.dtype, seed: int
+) -> Iterator[Weight]:
+    """Yield random weights of a model's shapes: the same for the same seed, in any order.
+
+    Scaled to keep activations near 1: uniform with variance 1 / fan-in for matrices, small
+    values for biases, near 1 for norms. For benchmarks and scale tests, not for behaviour.
+    """
+    for index, (name, shape) in enumerate(sorted(shapes)):
+        yield Weight(name, shape, dtype, _RandomTensor(name, shape, dtype, (seed, index)))
+
+
+@dataclass(frozen=True, slots=True)
+class _RandomTensor:
+    """Makes one random tensor when called."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    seed: tuple[int, int]
+
+    def __call__(self) -> torch.Tensor:
+        """Return the tensor."""
+        count = math.prod(self.shape)
+        rng = np.random.Generator(np.random.SFC64(self.seed))
+        is_norm = self.name.endswith(("gamma", "norm_q.weight", "norm_k.weight", "norm3.weight"))
+        fan_in = math.prod(self.shape[1:]) if len(self.shape) > 1 else 1
+        width = 0.1 if len(self.shape) == 1 else math.sqrt(3 / fan_in)
+        bits = rng.integers(0, 2**16, count, np.uint16)
+        # A float32 in [1, 2) from 16 random mantissa bits, moved to [-width, width).
+        values = ((bits.astype(np.uint32) << 7) | np.uint32(0x3F800000)).view(np.float32)
+        values -= np.float32(1.5)
+        values *= np.float32(2 * width)
+        if is_norm:
+            values += np.float32(1)
+        return torch.from_numpy(values).reshape(self.shape).to(self.dtype)
+
+
+def _write_tensor(file: IO[bytes], weight: Weight) -> None:
+    """Append one tensor's bytes."""
+    tensor = weight.load()
+    if tuple(tensor.shape) != weight.shape or tensor.dtype != weight.dtype:
+        raise CheckpointError(
+            f"'{weight.name}': found {tensor.dtype} {list(tensor.shape)}; "
+            f"expected {weight.dtype} {list(weight.shape)}"
+        )
+    flat: NDArray[np.uint8] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    file.write(flat.data)
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in a damaged file into one clear error."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    except Exception as error:  # safetensors raises an exception class of its own
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error

@@ -1,0 +1,152 @@
+"""Open a bundle: schema, paths, hashes and versions checked, then engines loaded; or say why not."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memorywam_runtime.backends import Backend, backend_from_name
+from memorywam_runtime.errors import BundleError, InputError
+from memorywam_runtime.files import sha256_of
+from memorywam_runtime.manifest import Manifest, PromptEntry, manifest_from_json
+from memorywam_runtime.memory import Visible
+from memorywam_runtime.session import Session
+from memorywam_runtime.tensors import storage_dtype
+
+__all__ = ["MANIFEST_FILE", "check_bundle", "open_bundle", "read_manifest", "read_prompt"]
+
+MANIFEST_FILE = "manifest.json"
+_SESSION_GRAPHS = ("vae_first", "vae_step", "cache_update", "state_kv", "action_step")
+
+
+def open_bundle(
+    path: str | Path,
+    *,
+    backend: str | Backend = "ort",
+    visible: Visible | None = None,
+    contract_hash: str | None = None,
+    **options: Any,
+) -> Session:
+    """Return a session on a bundle that has passed every check.
+
+    Args:
+        path: The bundle's directory.
+        backend: Name of a backend, or one already made.
+        visible: Parts of memory to hide, for ablations.
+        contract_hash: Refuse a bundle of any other contract.
+        options: Passed to the backend.
+
+    Raises:
+        BundleError: damaged, incomplete, of another version or contract; the text says which.
+        MissingPartError: the backend's library is not installed.
+    """
+    root = Path(path)
+    manifest = check_bundle(root)
+    if contract_hash is not None and contract_hash != manifest.contract_hash:
+        raise BundleError(
+            f"{root} is for contract {manifest.contract_hash[:12]}... "
+            f"('{manifest.contract.name}'); expected {contract_hash[:12]}...: use the bundle that "
+            "was exported from your checkpoint"
+        )
+    runner = backend_from_name(backend, **options) if isinstance(backend, str) else backend
+    engines = {
+        name: runner.load(root / manifest.graphs[name].file, manifest.graphs[name])
+        for name in _SESSION_GRAPHS
+        if name in manifest.graphs
+    }
+    return Session(manifest, runner, engines, root=root, visible=visible)
+
+
+def check_bundle(root: Path) -> Manifest:
+    """Read the manifest and compare every file with it.
+
+    Raises:
+        BundleError: the first file that is missing, of another size or hash, or outside.
+    """
+    manifest = read_manifest(root)
+    named = {entry.file for entry in (*manifest.graphs.values(), *manifest.prompts)}
+    unlisted = sorted(named - set(manifest.files))
+    if unlisted:
+        raise BundleError(f"{root}: the manifest names {unlisted[0]} without its hash; export again")
+    for name, entry in manifest.files.items():
+        path = _inside(root, name)
+        if not path.is_file():
+            raise BundleError(f"{root}: {name} is missing; export again, or copy the whole folder")
+        size = path.stat().st_size
+        if size != entry.num_bytes:
+            raise BundleError(
+                f"{root}: {name} has {size} bytes; expected {entry.num_bytes}: the copy is "
+                "incomplete or the file was changed"
+            )
+        found = sha256_of(path)
+        if found != entry.sha256:
+            raise BundleError(
+                f"{root}: {name} hashes to {found[:12]}...; expected {entry.sha256[:12]}...: the "
+                "file was damaged or changed; copy or export again"
+            )
+    return manifest
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read a bundle's manifest; the files it names are not looked at.
+
+    Raises:
+        BundleError: no bundle, or a manifest that does not fit its schema.
+    """
+    path = root / MANIFEST_FILE
+    if not path.is_file():
+        raise BundleError(
+            f"no bundle at {root}: it has no {MANIFEST_FILE}; make one with "
+            "`memorywam export CHECKPOINT --out BUNDLE`"
+        )
+    manifest = manifest_from_json(path.read_bytes())
+    for name in (*manifest.files, *(entry.file for entry in manifest.graphs.values())):
+        _inside(root, name)
+    return manifest
+
+
+def read_prompt(root: Path, manifest: Manifest, text: str) -> dict[str, NDArray[Any]]:
+    """Return an instruction's keys and values by name.
+
+    Raises:
+        InputError: the bundle does not hold this instruction; those it holds are listed.
+        BundleError: its file is damaged.
+    """
+    entry = manifest.prompt(text)
+    if entry is None:
+        known = "; ".join(repr(prompt.text) for prompt in manifest.prompts) or "none"
+        raise InputError(
+            f"the bundle does not hold the instruction {text!r}; it holds {known}; add it with "
+            '`memorywam prompt BUNDLE --add "..."`'
+        )
+    return _prompt_arrays(root, manifest, entry)
+
+
+def _prompt_arrays(
+    root: Path, manifest: Manifest, entry: PromptEntry
+) -> dict[str, NDArray[Any]]:
+    """Return the tensors that one prompt file holds, one behind the other."""
+    specs = manifest.graphs["prompt_kv"].outputs
+    content = _inside(root, entry.file).read_bytes()
+    expected = sum(spec.num_bytes for spec in specs)
+    if len(content) != expected:
+        raise BundleError(f"{entry.file} has {len(content)} bytes; expected {expected}")
+    arrays, offset = {}, 0
+    for spec in specs:
+        dtype = storage_dtype(spec.dtype)
+        count = spec.num_bytes // dtype.itemsize
+        flat = np.frombuffer(content, dtype, count, offset)
+        arrays[spec.name] = flat.reshape(spec.fixed_shape)
+        offset += spec.num_bytes
+    return arrays
+
+
+def _inside(root: Path, name: str) -> Path:
+    """Return a file's path; refuse one that leaves the bundle, by name or by link."""
+    pure = PurePosixPath(name)
+    path = root / name
+    escapes = pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts
+    if escapes or not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{root}: the manifest names '{name}', which leaves the bundle; refused")
+    return path
