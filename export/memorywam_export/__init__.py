@@ -1,1 +1,7 @@
 """Split a trained MemoryWAM into graphs with explicit memory, and bundle them."""
+
+from memorywam_export.bundle import ExportOptions, export_bundle
+from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.presets import contract_from_preset
+
+__all__ = ["ExportOptions", "checkpoint_from_argument", "contract_from_preset", "export_bundle"]

@@ -1,0 +1,247 @@
+"""A policy: observations to action chunks, on the grid that the model was trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from memorywam_runtime.bundle import read_prompt
+from memorywam_runtime.errors import CapacityError, InputError, MemorywamError
+from memorywam_runtime.observation import Observation
+from memorywam_runtime.session import Session, SessionSnapshot
+from memorywam_runtime.transforms import mosaic_from_images, pixels_from_mosaics
+
+__all__ = ["Policy", "PolicySnapshot"]
+
+
+class PolicySnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a policy's state: the session's, the instruction, the clock and the noise."""
+
+    session: SessionSnapshot
+    instruction: str
+    next_step: int
+    noise_state: dict[str, Any]
+
+
+class Policy:
+    """Turns what the robot saw into what it should do, and remembers.
+
+    One episode: `reset(instruction)`; `remember` the first observation; `act` for a chunk;
+    execute it while taking an observation every `steps_per_image` steps; `remember` that group;
+    `act` again. Whatever does not fit this grid is refused, and memory stays as it was.
+    """
+
+    def __init__(self, session: Session, *, num_steps: int | None = None) -> None:
+        """Make a policy.
+
+        Args:
+            session: From `open_bundle`.
+            num_steps: Denoising steps; the contract's by default.
+        """
+        self.session = session
+        self.contract = session.contract
+        self._num_steps = num_steps
+        self._normalization = session.manifest.normalization
+        self._instruction = ""
+        self._next_step = 0
+        self._noise = np.random.default_rng(0)
+
+    @property
+    def instruction(self) -> str:
+        """The instruction in force; empty before the first reset."""
+        return self._instruction
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames remembered since reset."""
+        return self.session.memory.num_frames
+
+    def expected_steps(self) -> tuple[int, ...]:
+        """Return the environment steps at which the next group of observations is taken."""
+        count = self._group_size()
+        stride = self.contract.observations.steps_per_image
+        return tuple(self._next_step + index * stride for index in range(count))
+
+    def reset(self, instruction: str, *, seed: int = 0, max_steps: int | None = None) -> None:
+        """Start an episode: forget everything and take an instruction of the bundle.
+
+        Args:
+            instruction: Its text, as it was added to the bundle.
+            seed: Of the noise that chunks start from.
+            max_steps: Longest the episode can get, in environment steps: refused now, not in the
+                middle, if memory cannot hold it.
+
+        Raises:
+            InputError: the bundle does not hold the instruction; nothing is changed.
+            CapacityError: memory cannot hold max_steps; nothing is changed.
+        """
+        if max_steps is not None:
+            self._check_length(max_steps)
+        text = self._text(instruction)
+        self.session.reset(text)
+        self._instruction = instruction
+        self._next_step = 0
+        self._noise = np.random.default_rng(seed)
+
+    def set_instruction(self, instruction: str, *, keep_memory: bool) -> None:
+        """Change the instruction in the middle of an episode.
+
+        Frames remembered so far were encoded with the old text. `keep_memory` keeps them, as no
+        model was trained to; without it this is a reset with the noise going on.
+
+        Raises:
+            InputError: the bundle does not hold the instruction; nothing is changed.
+        """
+        text = self._text(instruction)
+        if keep_memory:
+            self.session.set_text(text)
+        else:
+            self.session.reset(text)
+            self._next_step = 0
+        self._instruction = instruction
+
+    def remember(
+        self,
+        observations: Sequence[Observation],
+        executed: NDArray[np.floating] | None = None,
+    ) -> int:
+        """Write one latent frame to memory; return its number.
+
+        Args:
+            observations: One at first, then a whole group at the trained stride, in order.
+            executed: The actions [horizon, action_dim] executed since the last frame, in the
+                robot's units; needed exactly where the contract keeps action history.
+
+        Raises:
+            InputError: a wrong count, camera, size, type, order or step; memory is as it was.
+            CapacityError: memory is full and its policy is not to drop; memory is as it was.
+        """
+        self._check_group(observations)
+        actions = self._executed(executed)
+        views = self.contract.observations
+        mosaics = [mosaic_from_images(o.images, views) for o in observations]
+        pixels = pixels_from_mosaics(np.stack(mosaics))
+        if self.contract.conventions.proprio_in_video_context:
+            self.session.set_state(self._state(observations[-1].state))
+        frame = self.session.remember(pixels, actions)
+        self._next_step = observations[-1].step + self._stride_to_next()
+        return frame
+
+    def act(
+        self, state: NDArray[np.floating], noise: NDArray[np.floating] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the chunk [horizon, action_dim] to execute next, in the robot's units.
+
+        Memory is not changed; asking twice draws new noise.
+
+        Args:
+            state: Joint positions [state_dim] now.
+            noise: Standard normal [horizon, action_dim]; drawn from the seed by default.
+
+        Raises:
+            InputError: a state of wrong length or not finite, or no frame yet.
+            MemorywamError: the model gave an action that is not finite: hold the arms.
+        """
+        normalized = self._state(state)
+        shape = (self.contract.actions.horizon, self.contract.actions.action_dim)
+        drawn = self._noise.standard_normal(shape) if noise is None else np.asarray(noise)
+        if drawn.shape != shape:
+            raise InputError(f"noise: found shape {list(drawn.shape)}; expected {list(shape)}")
+        self.session.set_state(normalized)
+        chunk = self._normalization.action.raw(self.session.denoise(drawn, self._num_steps))
+        if not np.isfinite(chunk).all():
+            raise MemorywamError(
+                f"the chunk after frame {self.num_frames - 1} has actions that are not finite; "
+                "hold the arms and reset: memory may hold damaged keys"
+            )
+        return chunk
+
+    def snapshot(self) -> PolicySnapshot:
+        """Return all state, so that `restore` goes on bit for bit."""
+        return PolicySnapshot(
+            session=self.session.snapshot(),
+            instruction=self._instruction,
+            next_step=self._next_step,
+            noise_state=dict(self._noise.bit_generator.state),
+        )
+
+    def restore(self, snapshot: PolicySnapshot) -> None:
+        """Take over a snapshot made with a bundle of the same contract.
+
+        Raises:
+            InputError: it does not fit; nothing is changed.
+        """
+        self.session.restore(snapshot.session)
+        self._instruction = snapshot.instruction
+        self._next_step = snapshot.next_step
+        self._noise.bit_generator.state = snapshot.noise_state
+
+    def _group_size(self) -> int:
+        """Return how many observations make the next frame."""
+        single = self.contract.conventions.vae_history == "single_frame"
+        return 1 if single or self.num_frames == 0 else self.contract.images_per_frame
+
+    def _stride_to_next(self) -> int:
+        """Return the steps from the last observation taken to the next one expected."""
+        if self.contract.conventions.vae_history == "single_frame":
+            return self.contract.actions.horizon
+        return self.contract.observations.steps_per_image
+
+    def _check_group(self, observations: Sequence[Observation]) -> None:
+        """Refuse a group that is not the next on the grid."""
+        expected = self.expected_steps()
+        found = tuple(observation.step for observation in observations)
+        if self.contract.conventions.vae_history == "single_frame" and len(found) == 1:
+            return  # each observation stands alone: its step carries no meaning
+        if len(found) != len(expected):
+            raise InputError(
+                f"found {len(found)} observations; frame {self.num_frames} takes {len(expected)}, "
+                f"at steps {list(expected)}"
+            )
+        if found != expected:
+            raise InputError(
+                f"found observations of steps {list(found)}; expected {list(expected)}, in this "
+                "order: a frame that is late, early, doubled or missing would shift all that follow"
+            )
+
+    def _executed(self, executed: NDArray[np.floating] | None) -> NDArray[np.float32] | None:
+        """Return normalized executed actions where they are kept; refuse a mismatch."""
+        wants = self.contract.conventions.action_history and self.num_frames > 0
+        if (executed is not None) != wants:
+            found = "no executed actions" if executed is None else "executed actions"
+            need = "needs them" if wants else "keeps none here"
+            raise InputError(f"found {found}; this contract {need} (conventions.action_history)")
+        if executed is None:
+            return None
+        shape = (self.contract.actions.horizon, self.contract.actions.action_dim)
+        if np.shape(executed) != shape:
+            raise InputError(
+                f"executed actions: found {list(np.shape(executed))}; expected {list(shape)}"
+            )
+        return self._normalization.action.normalized(executed, "executed actions")
+
+    def _state(self, state: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return a checked, normalized joint state."""
+        size = self.contract.actions.state_dim
+        if np.shape(state) != (size,):
+            raise InputError(f"joint state: found {list(np.shape(state))}; expected [{size}]")
+        return self._normalization.state.normalized(state, "joint state")
+
+    def _text(self, instruction: str) -> dict[str, NDArray[Any]]:
+        """Return an instruction's keys and values."""
+        if self.session.root is None:
+            raise InputError("this session has no bundle to read instructions from")
+        return read_prompt(self.session.root, self.session.manifest, instruction)
+
+    def _check_length(self, max_steps: int) -> None:
+        """Refuse an episode that memory cannot hold."""
+        plan, rows = self.session.manifest.memory, self.session.memory.rows
+        frames = 1 + max_steps // self.contract.steps_per_frame
+        if rows.num_gists and frames > plan.max_frames and plan.on_full != "drop-oldest-gist":
+            raise CapacityError(
+                f"an episode of {max_steps} steps needs {frames} frames; the bundle holds "
+                f"{plan.max_frames} and its policy is '{plan.on_full}': export with "
+                f"--max-frames {frames} or more"
+            )
