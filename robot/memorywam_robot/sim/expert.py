@@ -19,10 +19,16 @@ _IK_TOLERANCE_M = 2e-3
 
 
 class Expert:
-    """Whole chunks of joint targets for one episode of a world."""
+    """Whole chunks of joint targets for the episode that a world shows when asked."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._plan()
+
+    def _plan(self) -> None:
+        """Find the poses over the target and on it."""
+        world = self._world
+        self._script = world.script
         self._side = _ARM_OF_BUTTON[world.script.target]
         top = world.button_top(world.script.target)
         self._hover = self._pose_at(top + np.array([0, 0, _HOVER_M]), world.home)
@@ -30,6 +36,8 @@ class Expert:
 
     def chunk(self, frame: int) -> NDArray[np.float64]:
         """Return the 16 joint targets [16, 14] to execute after a frame was seen."""
+        if self._script is not self._world.script:
+            self._plan()
         go_frame, home = self._world.script.go_frame, self._world.home
         if frame == go_frame:
             rest = HORIZON - _REACH_STEPS - _PRESS_STEPS

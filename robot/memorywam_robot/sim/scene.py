@@ -1,6 +1,5 @@
 """The simulated table: two arms, three buttons, five lamps and the cameras, as a MuJoCo model."""
 
-
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,7 @@ __all__ = [
 
 SIDES = ("left", "right")
 ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
-JOINT_NAMES = tuple(
-    f"{side}_{joint}" for side in SIDES for joint in (*ARM_JOINTS, "gripper")
-)
+JOINT_NAMES = tuple(f"{side}_{joint}" for side in SIDES for joint in (*ARM_JOINTS, "gripper"))
 """State and action in order: six joints in rad, then the gripper from 0 shut to 1 open."""
 HOME: NDArray[np.float64] = np.array([0.0, -0.2, 0.56, 0.0, 1.21, 0.0, 1.0] * 2)
 """Nominal home pose [14]: both hands open, pointing down at the table."""

@@ -1,26 +1,33 @@
 """The simulated robot: reset to a script, step by joint targets, observe through its cameras."""
 
-import os
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memorywam_robot.sim.tasks import HORIZON, LAMPS, Script, frame_from_step, script_from_seed
+from memorywam_robot.sim.tasks import (
+    BUTTONS,
+    HORIZON,
+    LAMPS,
+    Script,
+    frame_from_step,
+    script_from_seed,
+)
 from memorywam_runtime.errors import InputError, MissingPartError
 from memorywam_runtime.observation import Observation
 
-os.environ.setdefault("MUJOCO_GL", "egl")
+_REMEDY = (
+    "expected EGL: set MUJOCO_GL=egl, pip install 'memorywam[sim]', and on Debian "
+    "apt-get install libegl1 libgl1-mesa-dri"
+)
+
 try:
     import mujoco
 
     from memorywam_robot.sim import scene
-except (ImportError, AttributeError, OSError) as error:
-    raise MissingPartError(
-        f"the simulator cannot start: {error}; pip install 'memorywam[sim]', and on Debian "
-        "apt-get install libegl1 libgl1-mesa-dri"
-    ) from error
+except (ImportError, AttributeError, OSError, RuntimeError) as error:
+    raise MissingPartError(f"the simulator cannot start: {error}; {_REMEDY}") from error
 
 __all__ = ["World"]
 
@@ -39,7 +46,7 @@ class World:
         self._script = script_from_seed(task, seed)
         self._model = scene.model_from_nothing()
         self._data = mujoco.MjData(self._model)
-        self._renderers: dict[str, Any] = {}
+        self._renderers: dict[tuple[str, int, int], Any] = {}
         self._joints = np.array(
             [self._model.joint(name).qposadr[0] for name in scene.JOINT_NAMES if _is_arm(name)]
         )
@@ -47,11 +54,9 @@ class World:
             [self._model.joint(f"{side}_finger0").qposadr[0] for side in scene.SIDES]
         )
         self._buttons = np.array(
-            [self._model.joint(f"button_{name}").qposadr[0] for name in scene.BUTTONS]
+            [self._model.joint(f"button_{name}").qposadr[0] for name in BUTTONS]
         )
-        self._home_places = [
-            self._model.body(f"button_{name}").pos.copy() for name in scene.BUTTONS
-        ]
+        self._home_places = [self._model.body(f"button_{name}").pos.copy() for name in BUTTONS]
         self.reset(seed)
 
     def __enter__(self) -> "World":
@@ -79,7 +84,7 @@ class World:
             self._script = script_from_seed(self._task, seed)
         mujoco.mj_resetData(self._model, self._data)
         for name, place, offset in zip(
-            scene.BUTTONS, self._home_places, self._script.button_offsets, strict=True
+            BUTTONS, self._home_places, self._script.button_offsets, strict=True
         ):
             self._model.body(f"button_{name}").pos[:2] = place[:2] + np.array(offset)
         self._step_count = 0
@@ -151,7 +156,12 @@ class World:
         Raises:
             InputError: a wrong shape or a number that is not finite; nothing moves.
         """
-        targets = np.asarray(action, np.float64)
+        try:
+            targets = np.asarray(action, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"action: found {action!r}, expected 14 finite joint targets: {error}"
+            ) from error
         if targets.shape != (14,) or not np.isfinite(targets).all():
             raise InputError(
                 f"action: found shape {list(targets.shape)}, finite: "
@@ -199,22 +209,30 @@ class World:
 
     def button_top(self, index: int) -> NDArray[np.float64]:
         """Return the centre of an unpressed button's top [3], metres."""
-        x, y = self._model.body(f"button_{scene.BUTTONS[index]}").pos[:2]
+        x, y = self._model.body(f"button_{BUTTONS[index]}").pos[:2]
         return np.array([x, y, scene.BUTTON_TOP_M])
 
     def _render(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
         """Return one camera's picture [height, width, 3] without shadows or reflections."""
-        if camera not in self._renderers:
-            self._model.vis.global_.offheight = max(self._model.vis.global_.offheight, height)
-            self._model.vis.global_.offwidth = max(self._model.vis.global_.offwidth, width)
-            renderer = mujoco.Renderer(self._model, height, width, 200)
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-            self._renderers[camera] = renderer
-        renderer = self._renderers[camera]
+        key = (camera, height, width)
+        if key not in self._renderers:
+            self._renderers[key] = self._new_renderer(height, width)
+        renderer = self._renderers[key]
         renderer.update_scene(self._data, camera)
         picture: NDArray[np.uint8] = renderer.render()
         return picture
+
+    def _new_renderer(self, height: int, width: int) -> Any:  # noqa: ANN401 - MuJoCo has no types
+        """Make a renderer; without shadows a picture costs a fifth (8.5, not 43 ms at 480x640)."""
+        self._model.vis.global_.offheight = max(self._model.vis.global_.offheight, height)
+        self._model.vis.global_.offwidth = max(self._model.vis.global_.offwidth, width)
+        try:
+            renderer = mujoco.Renderer(self._model, height, width, 200)
+        except (ImportError, AttributeError, OSError, RuntimeError) as error:
+            raise MissingPartError(f"the simulator cannot render: {error}; {_REMEDY}") from error
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        return renderer
 
     def _light(self) -> None:
         """Light the lamps that the script has lit in the current frame."""
@@ -225,7 +243,8 @@ class World:
 
     def _fingers_from(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return both hands' finger openings [2], metres, of an action [14]."""
-        return np.clip(action[_GRIPPER_INDICES], 0, 1) * scene.GRIPPER_TRAVEL_M
+        opening: NDArray[np.float64] = np.clip(action[_GRIPPER_INDICES], 0, 1)
+        return opening * scene.GRIPPER_TRAVEL_M
 
     def _set_targets(self, action: NDArray[np.float64]) -> None:
         """Send joint targets to the servos."""
