@@ -1,6 +1,15 @@
 """Versions in the header, and what many tests share."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
 from memorywam_runtime.versions import versions
+
+if TYPE_CHECKING:
+    from tests.fakes.bundles import Rung
 
 
 def pytest_report_header() -> str:
@@ -8,3 +17,37 @@ def pytest_report_header() -> str:
     shown = ("python", "torch", "onnxruntime", "onnx", "mujoco", "numpy")
     found = versions()
     return "versions: " + ", ".join(f"{name} {found.get(name, 'absent')}" for name in shown)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`random:tiny:0`, written in place by its graphs. Read only: copy it before damaging it."""
+    yield from _bundle(tmp_path_factory, 24)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_opset20(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same checkpoint, whose graphs give new rows out. Read only."""
+    yield from _bundle(tmp_path_factory, 20)
+
+
+def _bundle(factory: pytest.TempPathFactory, opset: int) -> Iterator[Path]:
+    # Imported here: it loads torch, and most tests need none.
+    from tests.fakes.bundles import bundle_once
+
+    from memorywam_runtime.bundle import check_bundle
+
+    path = bundle_once(factory, opset)
+    before = (path / "manifest.json").read_bytes()
+    yield path
+    assert (path / "manifest.json").read_bytes() == before, "a test changed the shared bundle"
+    check_bundle(path)
+
+
+@pytest.fixture(scope="session", params=["eager", "ort in place", "ort copy"])
+def a_rung(request: pytest.FixtureRequest) -> "Rung":
+    """Every way to run the tiny bundle, for tests with one body."""
+    from tests.fakes.bundles import rung
+
+    bundle = "tiny_bundle_opset20" if request.param == "ort copy" else "tiny_bundle"
+    return rung(request.param, request.getfixturevalue(bundle))

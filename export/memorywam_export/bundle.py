@@ -2,13 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 
 from memorywam_export.checkpoint import Checkpoint
@@ -16,6 +13,7 @@ from memorywam_export.eager import graph_modules, memory_plan, specs_of
 from memorywam_export.onnx_writer import write_onnx
 from memorywam_export.prompts import context_from_embedding, write_prompt
 from memorywam_export.reference.model import MemoryWam
+from memorywam_export.text_kv import text_arrays
 from memorywam_export.weights import Weight, weight_spans, write_weights
 from memorywam_runtime.bundle import MANIFEST_FILE
 from memorywam_runtime.errors import InputError
@@ -79,12 +77,23 @@ def export_bundle(
     options = options or ExportOptions()
     if not 20 <= options.opset <= 25:
         raise InputError(f"found opset {options.opset}; expected 20 to 25")
-    with atomic_directory(out, overwrite=options.overwrite) as draft, Progress("export") as progress:
+    if unknown := set(options.graphs) - {"action_denoise"}:
+        raise InputError(f"unknown optional graph {sorted(unknown)}; expected action_denoise")
+    plan = memory_plan(
+        checkpoint.contract,
+        options.max_frames,
+        options.on_full,
+        PRECISIONS[options.precision].itemsize,
+    )
+    with (
+        atomic_directory(out, overwrite=options.overwrite) as draft,
+        Progress("export") as progress,
+    ):
         progress.update(0, "weights")
         _write_weights(checkpoint, draft / WEIGHTS_FILE, PRECISIONS[options.precision])
         model = model_from_weights(checkpoint, draft / WEIGHTS_FILE)
         graphs = _write_graphs(model, draft, options, progress)
-        prompts = _write_prompts(checkpoint, model, draft, graphs)
+        prompts = _write_prompts(checkpoint, draft)
         progress.update(len(graphs) + 1, "hashes")
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -94,12 +103,7 @@ def export_bundle(
             opset=options.opset,
             cache_write=options.cache_write,
             graphs=graphs,
-            memory=memory_plan(
-                checkpoint.contract,
-                options.max_frames,
-                options.on_full,
-                PRECISIONS[options.precision].itemsize,
-            ),
+            memory=plan,
             normalization=checkpoint.normalization,
             prompts=prompts,
             files=_file_entries(draft),
@@ -150,8 +154,6 @@ def _write_graphs(
     spans = weight_spans(draft / WEIGHTS_FILE)
     specs = specs_of(model, options.cache_write)
     modules = graph_modules(model, options.cache_write)
-    if unknown := set(options.graphs) - {"action_denoise"}:
-        raise InputError(f"unknown optional graph {sorted(unknown)}; expected action_denoise")
     entries = {}
     for name, spec in specs.items():
         if name == "action_denoise" and name not in options.graphs:
@@ -170,36 +172,15 @@ def _write_graphs(
     return entries
 
 
-def _write_prompts(
-    checkpoint: Checkpoint, model: MemoryWam, draft: Path, graphs: Mapping[str, GraphEntry]
-) -> tuple[PromptEntry, ...]:
+def _write_prompts(checkpoint: Checkpoint, draft: Path) -> tuple[PromptEntry, ...]:
     """Write the keys and values of every instruction that came with the checkpoint."""
     entries = []
     for text, embedding in checkpoint.prompts.items():
-        arrays = _text_arrays(model, embedding, graphs)
-        entries.append(
-            write_prompt(draft, text, arrays, len(embedding), f"with checkpoint {checkpoint.name}")
-        )
+        context = context_from_embedding(embedding, checkpoint.contract)
+        arrays = text_arrays(draft / WEIGHTS_FILE, checkpoint.contract, context)
+        encoder = f"with checkpoint {checkpoint.name}"
+        entries.append(write_prompt(draft, text, arrays, len(embedding), encoder))
     return tuple(entries)
-
-
-def _text_arrays(
-    model: MemoryWam, embedding: NDArray[np.float32], graphs: Mapping[str, GraphEntry]
-) -> list[NDArray[np.generic]]:
-    """Return prompt_kv's outputs for one embedding [tokens, text_dim], by the reference."""
-    context = torch.from_numpy(context_from_embedding(embedding, model.contract))
-    with torch.no_grad():
-        video, action = model.text_keys_values(context.to(model.gist_tokens.dtype))
-    tensors = [tensor for pair in (*video[:-1], *action) for tensor in pair]
-    assert len(tensors) == len(graphs["prompt_kv"].outputs)  # noqa: S101 - both skip one layer
-    return [_numpy(tensor) for tensor in tensors]
-
-
-def _numpy(tensor: torch.Tensor) -> NDArray[np.generic]:
-    """Return a tensor's storage as numpy; bfloat16 as its bits."""
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.view(torch.uint16)
-    return tensor.contiguous().numpy()
 
 
 def _file_entries(root: Path) -> dict[str, FileEntry]:

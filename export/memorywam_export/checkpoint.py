@@ -1,6 +1,7 @@
 """Read a checkpoint: its contract, every weight by name, statistics and prompt embeddings."""
 
 import json
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def checkpoint_from_argument(
         ContractError: an unknown preset or a bad contract file.
     """
     if argument.startswith("random:"):
-        return _random(argument, dtype)
+        return _random(argument, dtype, contract)
     path = Path(argument)
     if not path.exists():
         raise CheckpointError(
@@ -92,6 +93,10 @@ def checkpoint_from_argument(
             f"{tensors_path}: found suffix '{tensors_path.suffix}'; expected .pt or .safetensors"
         )
     if vae_path is not None:
+        if any(name.startswith("vae.") for name in weights):
+            raise CheckpointError(
+                f"{tensors_path} holds an encoder, and {vae_path} was given too; expected one"
+            )
         weights |= _prefixed("vae.", _load_pt(vae_path))
         weights_path = None
     used = _strict(weights, contract, tensors_path)
@@ -103,7 +108,7 @@ def checkpoint_from_argument(
         weights=used,
         normalization=normalization_from_stats(_json(stats), contract.actions),
         prompts=_prompts(folder / PROMPTS_FILE, contract),
-        weights_path=weights_path if len(used) == len(weights) else None,
+        weights_path=weights_path if {w.name for w in used} == set(weights) else None,
     )
 
 
@@ -119,13 +124,20 @@ def is_unused(name: str) -> bool:
     return name.startswith(_UNUSED_PREFIXES)
 
 
-def _random(argument: str, dtype: torch.dtype) -> Checkpoint:
+def _random(
+    argument: str, dtype: torch.dtype, given: InferenceContract | None = None
+) -> Checkpoint:
     """Return random weights of a preset's size, with a normalization that changes nothing."""
     _, _, rest = argument.partition(":")
     preset, _, seed_text = rest.partition(":")
     if seed_text and not seed_text.isdecimal():
         raise InputError(f"found seed '{seed_text}' in '{argument}'; expected random:PRESET[:SEED]")
     contract = contract_from_preset(preset)
+    if given is not None and given.hash != contract.hash:
+        raise CheckpointError(
+            f"'{argument}' is contract {contract.hash[:12]}..., but {given.hash[:12]}... "
+            f"('{given.name}') was asked for: leave one of the two out"
+        )
     shapes = model_shapes(contract)
     actions = contract.actions
 
@@ -205,7 +217,9 @@ def _from_pt(path: Path) -> dict[str, Weight]:
 def _load_pt(path: Path) -> dict[str, object]:
     """Read a torch file without running code from it; tensors stay mapped on disk."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files from before torch 1.6 are no zip archives, and cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for damaged and for unsafe files
         raise CheckpointError(
             f"{path} cannot be read as plain tensors: {error}; it is damaged, or holds objects "
@@ -236,7 +250,8 @@ def _strict(
     wanted = model_shapes(contract)
     if contract.memory.num_gists == 0:
         empty = wanted.pop("gist_tokens")
-        weights = {name: w for name, w in weights.items() if name != "gist_tokens"}
+        # A bank that holds something is left over: this contract would ignore what was trained.
+        weights = {n: w for n, w in weights.items() if (n, w.shape) != ("gist_tokens", empty)}
     missing = sorted(set(wanted) - set(weights))
     extra = sorted(name for name in set(weights) - set(wanted) if not is_unused(name))
     wrong = [
@@ -260,7 +275,10 @@ def _prompts(path: Path, contract: InferenceContract) -> dict[str, NDArray[np.fl
     """Return the embeddings that came with the checkpoint, if any."""
     if not path.exists():
         return {}
-    prompts = load_file(path)
+    try:
+        prompts = load_file(path)
+    except Exception as error:  # safetensors raises an exception class of its own
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
     for text, rows in prompts.items():
         if rows.ndim != 2 or rows.shape[1] != contract.text_dim or not np.isfinite(rows).all():
             raise CheckpointError(
@@ -274,7 +292,7 @@ def _json(path: Path) -> object:
     """Return a parsed JSON file."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"cannot read {path}: {error}; expected FastWAM's dataset statistics: pass --stats FILE"
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import nn
 
 from memorywam_export.graph_specs import GraphSpec, graph_specs
@@ -21,8 +22,9 @@ from memorywam_export.graphs import (
 from memorywam_export.reference.model import MemoryWam
 from memorywam_runtime.backends import Run
 from memorywam_runtime.backends.host import HostArrays
+from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.contract import InferenceContract
-from memorywam_runtime.errors import InputError
+from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.manifest import (
     SCHEMA_VERSION,
     CacheWrite,
@@ -36,7 +38,17 @@ from memorywam_runtime.normalization import Normalization
 from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import DType, check_names
 
-__all__ = ["EagerBackend", "eager_session", "graph_modules", "memory_plan", "specs_of"]
+__all__ = [
+    "BundleBackend",
+    "EagerBackend",
+    "eager_session",
+    "graph_modules",
+    "memory_plan",
+    "model_from_tensors",
+    "specs_of",
+]
+
+_WEIGHTS_FILE = "weights.safetensors"
 
 _DTYPES: dict[torch.dtype, DType] = {
     torch.float64: "float64",
@@ -50,9 +62,7 @@ def specs_of(model: MemoryWam, cache_write: CacheWrite) -> dict[str, GraphSpec]:
     """Return the specs of all graphs of a model in its type."""
     views = model.contract.observations
     shapes = model.vae.cache_shapes(views.height, views.width)
-    return graph_specs(
-        model.contract, _DTYPES[model.gist_tokens.dtype], cache_write, shapes
-    )
+    return graph_specs(model.contract, _DTYPES[model.gist_tokens.dtype], cache_write, shapes)
 
 
 def graph_modules(model: MemoryWam, cache_write: CacheWrite) -> dict[str, nn.Module]:
@@ -97,10 +107,10 @@ class EagerEngine:
         spec = self._spec
         check_names(inputs, {s.name: s for s in spec.inputs}, "inputs to bind")
         check_names(outputs, {s.name: s for s in spec.outputs}, "outputs to bind")
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        tensors = {name: _shared(array) for name, array in inputs.items()}
         single = [tensors[s.name] for s in spec.single]
         lists = [[tensors[s.name] for s in specs] for specs in spec.lists]
-        targets = [torch.from_numpy(outputs[s.name]) for s in spec.outputs]
+        targets = [_shared(outputs[s.name]) for s in spec.outputs]
 
         def run() -> None:
             with torch.no_grad():
@@ -114,23 +124,57 @@ class EagerEngine:
 
 
 class EagerBackend(HostArrays):
-    """Torch on the CPU, in float64 or float32."""
+    """Torch on the CPU, in the type of the model's weights."""
 
     name = "eager"
 
     def __init__(self, model: MemoryWam, cache_write: CacheWrite) -> None:
-        if model.gist_tokens.dtype not in (torch.float64, torch.float32, torch.float16):
-            raise InputError(f"the eager backend cannot hold {model.gist_tokens.dtype} in numpy")
         self._modules = graph_modules(model, cache_write)
         self._specs = specs_of(model, cache_write)
 
-    def load(self, path: Path, entry: GraphEntry) -> EagerEngine:  # noqa: ARG002 - the protocol
+    def load(self, path: Path, entry: GraphEntry) -> EagerEngine:
         """Return the module that the file's name stands for."""
         return self.engine(path.stem)
 
     def engine(self, graph: str) -> EagerEngine:
         """Return one graph's module as an engine."""
         return EagerEngine(self._modules[graph], self._specs[graph])
+
+
+class BundleBackend(HostArrays):
+    """Torch on a bundle's own weights, in the bundle's precision; its ONNX files are not read."""
+
+    name = "eager"
+
+    def __init__(self, num_threads: int = 0) -> None:
+        """Make a backend.
+
+        Args:
+            num_threads: Threads of torch, in the whole process; 0 leaves them as they are.
+        """
+        if num_threads < 0:
+            raise InputError(f"found num_threads {num_threads}; expected 0 or more")
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        self._of_root: dict[Path, EagerBackend] = {}
+
+    def load(self, path: Path, entry: GraphEntry) -> EagerEngine:
+        """Return the module of the graph in this file; the model is read on the first call."""
+        root = path.parent.resolve()
+        if root not in self._of_root:
+            self._of_root[root] = _backend_of_bundle(root)
+        return self._of_root[root].load(path, entry)
+
+
+def model_from_tensors(
+    contract: InferenceContract, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> MemoryWam:
+    """Return the reference model on these weights, in another type where they are not of it."""
+    with torch.device("meta"):
+        model = MemoryWam(contract)
+    state = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval().requires_grad_(requires_grad=False)
 
 
 def eager_session(
@@ -167,3 +211,24 @@ def eager_session(
     )
     engines = {name: backend.engine(name) for name in specs}
     return Session(manifest, backend, engines, visible=visible)
+
+
+def _backend_of_bundle(root: Path) -> EagerBackend:
+    """Return a backend on a bundle's weights."""
+    manifest = read_manifest(root)
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    try:
+        tensors = load_file(root / _WEIGHTS_FILE)
+        model = model_from_tensors(manifest.contract, tensors, kinds[manifest.precision])
+    except Exception as error:  # safetensors and torch raise many kinds
+        raise BundleError(
+            f"{root / _WEIGHTS_FILE} does not hold the weights of contract "
+            f"'{manifest.contract.name}': {error}; export the checkpoint again"
+        ) from error
+    return EagerBackend(model, manifest.cache_write)
+
+
+def _shared(array: NDArray[np.generic]) -> torch.Tensor:
+    """Return a tensor in an array's memory; 16-bit storage is bfloat16, which numpy has not."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor

@@ -70,11 +70,15 @@ def embedding_from_file(path: Path) -> NDArray[np.float32]:
 def write_prompt(
     root: Path, text: str, arrays: Sequence[NDArray[Any]], num_tokens: int, encoder: str
 ) -> PromptEntry:
-    """Write one instruction's keys and values, one behind the other; return its entry."""
-    key = hashlib.sha256(f"{encoder}\n{text}".encode()).hexdigest()
+    """Write one instruction's keys and values, one behind the other; return its entry.
+
+    The file is named after what it holds, so that one that a manifest names is never overwritten.
+    """
+    content = b"".join(array.tobytes() for array in arrays)
+    key = hashlib.sha256(b"\0".join((encoder.encode(), text.encode(), content))).hexdigest()
     file = f"prompts/{key[:16]}.bin"
     (root / "prompts").mkdir(exist_ok=True)
-    atomic_write(root / file, b"".join(array.tobytes() for array in arrays))
+    atomic_write(root / file, content)
     return PromptEntry(text=text, file=file, num_tokens=num_tokens, encoder=encoder)
 
 

@@ -17,6 +17,16 @@ from memorywam_runtime.tensors import storage_dtype
 __all__ = ["MANIFEST_FILE", "check_bundle", "open_bundle", "read_manifest", "read_prompt"]
 
 MANIFEST_FILE = "manifest.json"
+_HOST_INPUTS = {
+    "prompt_kv": {"context"},
+    "vae_first": {"image"},
+    "vae_step": {"images"},
+    "cache_update": {"rope_cos", "rope_sin", "visual_bias", "gist_bias"},
+    "state_kv": {"state"},
+    "action_step": {"x", "timestep", "delta", "rope_cos", "rope_sin", "key_bias"},
+}
+"""What a session writes into each graph; all else that a graph takes, another gives."""
+_ROW_INPUTS = {"cache_update": "slot_row", "action_step": "action_row"}
 _SESSION_GRAPHS = ("vae_first", "vae_step", "cache_update", "state_kv", "action_step")
 
 
@@ -55,7 +65,13 @@ def open_bundle(
         for name in _SESSION_GRAPHS
         if name in manifest.graphs
     }
-    return Session(manifest, runner, engines, root=root, visible=visible)
+    try:
+        return Session(manifest, runner, engines, root=root, visible=visible)
+    except (InputError, LookupError, StopIteration) as error:
+        raise BundleError(
+            f"{root}: the graphs that the manifest describes are not those of its contract "
+            f"({error}); export the checkpoint again"
+        ) from error
 
 
 def check_bundle(root: Path) -> Manifest:
@@ -65,10 +81,13 @@ def check_bundle(root: Path) -> Manifest:
         BundleError: the first file that is missing, of another size or hash, or outside.
     """
     manifest = read_manifest(root)
+    _check_graphs(root, manifest)
     named = {entry.file for entry in (*manifest.graphs.values(), *manifest.prompts)}
     unlisted = sorted(named - set(manifest.files))
     if unlisted:
-        raise BundleError(f"{root}: the manifest names {unlisted[0]} without its hash; export again")
+        raise BundleError(
+            f"{root}: the manifest names {unlisted[0]} without its hash; export again"
+        )
     for name, entry in manifest.files.items():
         path = _inside(root, name)
         if not path.is_file():
@@ -86,6 +105,34 @@ def check_bundle(root: Path) -> Manifest:
                 "file was damaged or changed; copy or export again"
             )
     return manifest
+
+
+def _check_graphs(root: Path, manifest: Manifest) -> None:
+    """Refuse graphs that are not all there, or that do not fit together."""
+    contract, graphs = manifest.contract, manifest.graphs
+    needed = set(_HOST_INPUTS)
+    if contract.conventions.vae_history == "single_frame":
+        needed.remove("vae_step")
+    if absent := sorted(needed - set(graphs)):
+        raise BundleError(f"{root}: the manifest has no graph '{absent[0]}'; export again")
+    memory = {f"memory.{layer:02d}.{part}" for layer in range(contract.num_layers) for part in "kv"}
+    given = {
+        spec.name.replace("cache_out.", "cache.", 1)
+        for name in ("prompt_kv", "state_kv", "vae_first")
+        for spec in graphs[name].outputs
+    }
+    for name in sorted(needed):
+        found = {spec.name for spec in graphs[name].inputs}
+        expected = set(_HOST_INPUTS[name])
+        if name in _ROW_INPUTS:
+            expected |= memory
+            if manifest.cache_write == "in_place":
+                expected.add(_ROW_INPUTS[name])
+        if wrong := sorted(expected ^ (found - given)):
+            raise BundleError(
+                f"{root}: graph '{name}' does not fit the others or the contract: missing or left "
+                f"over are the inputs {wrong[:4]}; export the checkpoint again"
+            )
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -123,9 +170,7 @@ def read_prompt(root: Path, manifest: Manifest, text: str) -> dict[str, NDArray[
     return _prompt_arrays(root, manifest, entry)
 
 
-def _prompt_arrays(
-    root: Path, manifest: Manifest, entry: PromptEntry
-) -> dict[str, NDArray[Any]]:
+def _prompt_arrays(root: Path, manifest: Manifest, entry: PromptEntry) -> dict[str, NDArray[Any]]:
     """Return the tensors that one prompt file holds, one behind the other."""
     specs = manifest.graphs["prompt_kv"].outputs
     content = _inside(root, entry.file).read_bytes()
@@ -147,6 +192,13 @@ def _inside(root: Path, name: str) -> Path:
     pure = PurePosixPath(name)
     path = root / name
     escapes = pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts
-    if escapes or not path.resolve().is_relative_to(root.resolve()):
+    try:
+        path.is_file()  # a name that the file system cannot hold fails here, or in resolve
+        escapes = escapes or not path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{root}: the manifest names {name[:80]!r}, which is no file name ({error}); refused"
+        ) from error
+    if escapes:
         raise BundleError(f"{root}: the manifest names '{name}', which leaves the bundle; refused")
     return path

@@ -208,8 +208,9 @@ class InferenceContract(_Part, frozen=True):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the canonical JSON; the name does not count."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
+        """SHA-256 of the canonical JSON; the name does not count, and 5 is the same as 5.0."""
+        canonical = msgspec.convert(msgspec.to_builtins(self), InferenceContract)
+        fields: dict[str, Any] = msgspec.to_builtins(canonical)
         del fields["name"]
         return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
 
@@ -227,7 +228,7 @@ def contract_from_json(text: bytes) -> InferenceContract:
     """
     try:
         return msgspec.json.decode(text, type=InferenceContract)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ContractError(
             f"not an inference contract: {error}; expected the fields of InferenceContract, "
             "as `memorywam export --list-presets --json -` prints them"
@@ -243,13 +244,16 @@ def _complaints(c: InferenceContract) -> list[str]:
         "action.hidden": c.action.hidden, "action.ffn": c.action.ffn, "time_dim": c.time_dim,
         "patch": min(c.patch), "trained_frames": c.trained_frames,
         "vae.base_channels": vae.base_channels, "vae.latent_channels": vae.latent_channels,
+        "vae.channel_multipliers": min(vae.channel_multipliers, default=0),
         "vae.num_res_blocks": vae.num_res_blocks, "memory.num_recent": memory.num_recent,
         "observations.height": views.height, "observations.width": views.width,
         "observations.steps_per_image": views.steps_per_image, "actions.horizon": actions.horizon,
         "actions.action_dim": actions.action_dim, "actions.state_dim": actions.state_dim,
         "conventions.text_len": c.conventions.text_len, "conventions.num_steps": c.conventions.num_steps,
     }  # fmt: skip
-    found = [f"{name} is {value}; expected at least 1" for name, value in sizes.items() if value < 1]
+    found = [
+        f"{name} is {value}; expected at least 1" for name, value in sizes.items() if value < 1
+    ]
     found += [
         f"memory.{name} is {value}; expected 0 or more"
         for name, value in (("num_anchors", memory.num_anchors), ("num_gists", memory.num_gists))
@@ -265,6 +269,18 @@ def _complaints(c: InferenceContract) -> list[str]:
         for name, value in floats.items()
         if not (math.isfinite(value) and value > 0)
     ]
+    found += [
+        f"{name} holds {value}; expected finite numbers{' above 0' if positive else ''}"
+        for name, values, positive in (
+            ("vae.latent_mean", vae.latent_mean, False),
+            ("vae.latent_std", vae.latent_std, True),
+            ("conventions.gist_hw_marker", c.conventions.gist_hw_marker, False),
+            ("conventions.clean_timestep", (c.conventions.clean_timestep,), False),
+            ("conventions.gist_timestep", (c.conventions.gist_timestep,), False),
+        )
+        for value in values
+        if not math.isfinite(value) or (positive and value <= 0)
+    ]
     return found or _mismatches(c)
 
 
@@ -273,7 +289,9 @@ def _mismatches(c: InferenceContract) -> list[str]:
     actions, vae, views = c.actions, c.vae, c.observations
     found = []
     if c.head_dim % 2 or c.head_dim < 6:
-        found.append(f"head_dim is {c.head_dim}; expected an even number of at least 6 for 3-D RoPE")
+        found.append(
+            f"head_dim is {c.head_dim}; expected an even number of at least 6 for 3-D RoPE"
+        )
     if c.time_dim % 2:
         found.append(f"time_dim is {c.time_dim}; expected an even number (cosines, then sines)")
     cell = (vae.spatial_factor * c.patch[0], vae.spatial_factor * c.patch[1])
@@ -306,5 +324,7 @@ def _mismatches(c: InferenceContract) -> list[str]:
         if values and len(values) != count:
             found.append(f"{name} has {len(values)} entries; expected {count} or none")
     if c.conventions.vae_history == "single_frame" and (c.memory.num_anchors or c.memory.num_gists):
-        found.append("vae_history 'single_frame' keeps one frame: num_anchors and num_gists must be 0")
+        found.append(
+            "vae_history 'single_frame' keeps one frame: num_anchors and num_gists must be 0"
+        )
     return found

@@ -1,11 +1,11 @@
 """The manifest: what a bundle promises about its graphs, tensors, memory, units and files."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from memorywam_runtime.contract import InferenceContract
-from memorywam_runtime.errors import BundleError, ContractError
+from memorywam_runtime.errors import BundleError, ContractError, InputError
 from memorywam_runtime.normalization import Normalization
 from memorywam_runtime.tensors import TensorSpec
 
@@ -52,6 +52,22 @@ class MemoryPlan(_Part, frozen=True):
     on_full: OnFull
     bytes_per_token: int
     """Keys and values of one token in all layers."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no session could hold, so that no bundle is written with it."""
+        buckets, policies = self.gist_buckets, get_args(OnFull)
+        if self.max_frames < 1:
+            raise InputError(f"found max_frames {self.max_frames}; expected at least 1")
+        if self.on_full not in policies:
+            raise InputError(
+                f"unknown on_full '{self.on_full}'; expected one of {', '.join(policies)}"
+            )
+        ascending = buckets == tuple(sorted(set(buckets)))
+        if not ascending or buckets[:1] < (1,) or buckets[-1] != self.max_frames:
+            raise InputError(
+                f"found gist_buckets {list(buckets)}; expected ascending sizes of at least 1 that "
+                f"end with max_frames, {self.max_frames}"
+            )
 
 
 class PromptEntry(_Part, frozen=True):
@@ -121,7 +137,7 @@ def manifest_from_json(text: bytes) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.MsgspecError, ContractError) as error:
+    except (msgspec.MsgspecError, ContractError, RecursionError) as error:
         raise BundleError(f"manifest: {error}; export the checkpoint again") from error
     if manifest.contract.hash != manifest.contract_hash:
         raise BundleError(
@@ -140,6 +156,6 @@ def _schema_version(text: bytes) -> object:
     """Return the schema version before anything else is trusted."""
     try:
         found = msgspec.json.decode(text)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"manifest: not JSON ({error}); the file is damaged") from error
     return found.get("schema_version") if isinstance(found, dict) else None

@@ -239,6 +239,18 @@ class Memory:
                 f"found a snapshot with {len(state.slot_frames)} slots; "
                 f"expected {self.rows.num_slots}"
             )
+        if len(state.slot_has_actions) != self.rows.num_slots:
+            raise InputError(
+                f"found a snapshot with {len(state.slot_has_actions)} slot_has_actions; "
+                f"expected {self.rows.num_slots}"
+            )
+        dropped = max(0, state.num_frames - self.max_frames) if self.rows.num_gists else 0
+        if state.num_dropped_gists != dropped:
+            raise InputError(
+                f"found a snapshot of {state.num_frames} frames with {state.num_dropped_gists} "
+                f"dropped gists; a memory of {self.max_frames} would have dropped {dropped}: it "
+                "was made with another max_frames"
+            )
         self._num_frames = state.num_frames
         self._num_dropped = state.num_dropped_gists
         self._slot_frames = list(state.slot_frames)

@@ -92,19 +92,23 @@ def _affine(stats: object, kind: str, size: int, actions: ActionSpace) -> Affine
         "quantile": ("global_q01", "global_q99"),
     }[actions.normalization]
     first, second = (_vector(stats, kind, name, size) for name in names)
+    spread = second if actions.normalization == "zscore" else second - first
+    if (spread < 0).any():
+        index = int(np.argmax(spread < 0))
+        raise CheckpointError(
+            f"dataset statistics: '{kind}' {names[1]} is {second[index]} and {names[0]} is "
+            f"{first[index]} at index {index}; expected no negative spread"
+        )
     if actions.normalization == "zscore":
         scale = 1 / (second + _STD_FLOOR)
         still = second < _NEARLY_CONSTANT
         offset = -first * np.where(still, 1.0, scale)
     else:
-        span = second - first
-        still = span < _NEARLY_CONSTANT
-        scale = 2 / np.where(still, 1.0, span)
+        still = spread < _NEARLY_CONSTANT
+        scale = 2 / np.where(still, 1.0, spread)
         offset = np.where(still, -first, -1 - first * scale)
     scale = np.where(still, 1.0, scale)
-    return Affine(
-        scale=tuple(scale.tolist()), offset=tuple(offset.tolist()), clamp=actions.clamp
-    )
+    return Affine(scale=tuple(scale.tolist()), offset=tuple(offset.tolist()), clamp=actions.clamp)
 
 
 def _vector(stats: object, kind: str, name: str, size: int) -> NDArray[np.float64]:
@@ -116,7 +120,12 @@ def _vector(stats: object, kind: str, name: str, size: int) -> NDArray[np.float6
     for key, group in groups.items():
         if not isinstance(group, dict) or name not in group:
             raise CheckpointError(f"dataset statistics: '{kind}.{key}' has no '{name}'")
-        parts.append(np.asarray(group[name], np.float64).reshape(-1))
+        try:
+            parts.append(np.asarray(group[name], np.float64).reshape(-1))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"dataset statistics: '{kind}.{key}.{name}' is not a list of numbers: {error}"
+            ) from error
     values = np.concatenate(parts)
     if values.shape != (size,) or not np.isfinite(values).all():
         raise CheckpointError(

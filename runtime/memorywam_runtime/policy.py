@@ -123,9 +123,9 @@ class Policy:
         views = self.contract.observations
         mosaics = [mosaic_from_images(o.images, views) for o in observations]
         pixels = pixels_from_mosaics(np.stack(mosaics))
-        if self.contract.conventions.proprio_in_video_context:
-            self.session.set_state(self._state(observations[-1].state))
-        frame = self.session.remember(pixels, actions)
+        sees_state = self.contract.conventions.proprio_in_video_context
+        state = self._state(observations[-1].state) if sees_state else None
+        frame = self.session.remember(pixels, actions, state)
         self._next_step = observations[-1].step + self._stride_to_next()
         return frame
 
@@ -144,6 +144,8 @@ class Policy:
             InputError: a state of wrong length or not finite, or no frame yet.
             MemorywamError: the model gave an action that is not finite: hold the arms.
         """
+        if self.num_frames == 0:
+            raise InputError("nothing to act on: no frame since reset; remember a frame first")
         normalized = self._state(state)
         shape = (self.contract.actions.horizon, self.contract.actions.action_dim)
         drawn = self._noise.standard_normal(shape) if noise is None else np.asarray(noise)
@@ -173,10 +175,17 @@ class Policy:
         Raises:
             InputError: it does not fit; nothing is changed.
         """
+        noise = np.random.default_rng(0)
+        try:
+            noise.bit_generator.state = snapshot.noise_state
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"found a snapshot with another state of the noise: {error}"
+            ) from error
         self.session.restore(snapshot.session)
         self._instruction = snapshot.instruction
         self._next_step = snapshot.next_step
-        self._noise.bit_generator.state = snapshot.noise_state
+        self._noise = noise
 
     def _group_size(self) -> int:
         """Return how many observations make the next frame."""

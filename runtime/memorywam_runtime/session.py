@@ -112,7 +112,10 @@ class Session:
         self._has_state = True
 
     def remember(
-        self, pixels: NDArray[np.float32], executed: NDArray[np.floating] | None = None
+        self,
+        pixels: NDArray[np.float32],
+        executed: NDArray[np.floating] | None = None,
+        state: NDArray[np.floating] | None = None,
     ) -> int:
         """Encode images to a latent frame and write its keys and values to memory.
 
@@ -120,12 +123,15 @@ class Session:
             pixels: [1, 3, T, H, W] in [-1, 1]: one image at first, then a whole group.
             executed: With action history, the normalized actions [horizon, action_dim] executed
                 since the last frame.
+            state: Where the video sees the joint state, the normalized one of this frame; the
+                executed actions still belong to the one before.
 
         Returns:
             The frame's number.
 
         Raises:
-            InputError: a wrong count of images; memory is as it was.
+            InputError: a wrong count of images, or actions where none are kept; memory is as it
+                was.
             CapacityError: the gist table is full; memory is as it was.
         """
         single = self.contract.conventions.vae_history == "single_frame"
@@ -135,6 +141,8 @@ class Session:
         self.memory.check_capacity()
         if executed is not None:
             self._remember_actions(executed)
+        if state is not None:
+            self.set_state(state)
         if self.memory.rows.num_gists and self.memory.num_frames == self.buffers.capacity:
             self._grow()
         if self.memory.num_frames == 0 or single:
@@ -142,6 +150,7 @@ class Session:
             with self.timings.span("vae_first"):
                 self.calls.vae_first()
             self._turn = 0
+            self._keep_last_image(pixels)
         else:
             self._step_encoder(pixels)
         self._update()
@@ -174,7 +183,8 @@ class Session:
             missing = "frame" if self.memory.num_frames == 0 else "joint state"
             raise InputError(f"nothing to act on: no {missing} since reset; remember a frame first")
         conventions = self.contract.conventions
-        timesteps, deltas = euler_steps(num_steps or conventions.num_steps, conventions.action_shift)
+        count = conventions.num_steps if num_steps is None else num_steps
+        timesteps, deltas = euler_steps(count, conventions.action_shift)
         with self.timings.span("chunk"):
             self._prepare_chunk(self.memory.rows.chunk)
             self._write("action_step", "x", np.asarray(noise)[None])
@@ -209,31 +219,46 @@ class Session:
                 f"found a snapshot of contract {snapshot.contract_hash[:12]}...; "
                 f"expected {self.manifest.contract_hash[:12]}..."
             )
-        check_names(snapshot.arrays, self._state_arrays(), "snapshot")
-        if len(snapshot.memory.slot_frames) != self.memory.rows.num_slots:
-            raise InputError("found a snapshot with another number of slots")
+        specs = self._state_specs(snapshot.bucket)
+        check_names(snapshot.arrays, specs, "snapshot")
+        for name, spec in specs.items():
+            spec.validate(snapshot.arrays[name])
+        self.memory.restore(snapshot.memory)
         self.buffers.reset()
         self.buffers.bucket = snapshot.bucket
         self.calls.bind_memory()
-        self.memory.restore(snapshot.memory)
         self._turn = snapshot.turn
         self._has_state = snapshot.has_state
         for name, array in self._state_arrays().items():
             self.backend.write(array, snapshot.arrays[name])
 
-    def _state_arrays(self) -> dict[str, Array]:
-        """Return every tensor that outlives a call, by name."""
-        graphs = self.manifest.graphs
+    def _state_specs(self, bucket: int) -> dict[str, TensorSpec]:
+        """Return the spec of every tensor that outlives a call, with memory in a bucket."""
+        graphs, buckets = self.manifest.graphs, self.manifest.memory.gist_buckets
+        if not 0 <= bucket < len(buckets):
+            raise InputError(
+                f"found a snapshot in bucket {bucket}; expected 0 to {len(buckets) - 1}"
+            )
+        rows = self.memory.rows.total(buckets[bucket])
         kept = [*graphs["prompt_kv"].outputs, *graphs["state_kv"].outputs]
-        arrays = {spec.name: self.buffers.fixed(spec) for spec in kept}
-        for spec in graphs["vae_first"].outputs:
-            if spec.name.startswith("cache_out."):
-                name = spec.name.replace("cache_out", f"vae_cache{self._turn}", 1)
-                key = spec.name.replace("cache_out", "vae_cache", 1)
-                arrays[key] = self.buffers.fixed(spec, name=name)
-        image = self._image_spec()
-        arrays["last_image"] = self.buffers.fixed(image, name="last_image")
-        return arrays | self.calls.memory
+        kept += [
+            s.bound(rows=rows) for s in graphs["cache_update"].inputs if s.name in self.calls.memory
+        ]
+        caches = {
+            spec.name.replace("cache_out", "vae_cache", 1): spec
+            for spec in graphs["vae_first"].outputs
+            if spec.name.startswith("cache_out.")
+        }
+        return {spec.name: spec for spec in kept} | caches | {"last_image": self._image_spec()}
+
+    def _state_arrays(self) -> dict[str, Array]:
+        """Return the tensor of each of these specs, by name."""
+        arrays = dict(self.calls.memory)
+        for name, spec in self._state_specs(self.buffers.bucket).items():
+            if name not in arrays:
+                key = name.replace("vae_cache", f"vae_cache{self._turn}", 1)
+                arrays[name] = self.buffers.fixed(spec, name=key)
+        return arrays
 
     def _image_spec(self) -> TensorSpec:
         """Return the spec of one mosaic."""
@@ -250,6 +275,11 @@ class Session:
         with self.timings.span("vae_step"):
             self.calls.vae_step[self._turn]()
         self._turn = 1 - self._turn
+        self._keep_last_image(pixels)
+
+    def _keep_last_image(self, pixels: NDArray[np.float32]) -> None:
+        """Keep the newest image, with which a windowed encoder starts the next group."""
+        last = self.buffers.fixed(self._image_spec(), name="last_image")
         self.backend.write(last, pixels[:, :, -1:])
 
     def _update(self) -> None:
@@ -279,9 +309,11 @@ class Session:
 
     def _remember_actions(self, executed: NDArray[np.floating]) -> None:
         """Write clean actions to the newest frame's slot: one step at the clean timestep."""
+        rows = self.memory.rows
+        if not rows.num_history or self.memory.num_frames == 0:
+            raise InputError("found executed actions; this contract keeps none here")
         if not self._has_state:
             raise InputError("executed actions need the joint state that they were chosen in")
-        rows = self.memory.rows
         row = rows.history(self.memory.slot_of(self.memory.num_frames - 1))
         self._prepare_chunk(row)
         self._write("action_step", "x", executed[None])
@@ -318,5 +350,6 @@ class Session:
     def _write(self, graph: str, name: str, values: NDArray[Any]) -> None:
         """Copy values into a graph's input, in the input's type."""
         spec = next(s for s in self.manifest.graphs[graph].inputs if s.name == name)
-        target = self.calls.tensor(graph, name)
-        self.backend.write(target, values.astype(storage_dtype(spec.dtype), copy=False))
+        typed = values.astype(storage_dtype(spec.dtype), copy=False)
+        spec.validate(typed)
+        self.backend.write(self.calls.tensor(graph, name), typed)

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--encoder-steps", type=int, default=600)
     parser.add_argument("--policy-steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -122,7 +122,6 @@ def train(args: argparse.Namespace, contract: InferenceContract) -> None:
         batch=args.batch,
         learning_rate=args.learning_rate,
         seed=args.seed,
-        seconds=0,
     ):
         curve[step] = open_loop_accuracy(averaged, sets["held_out"])
         write(args.out, averaged, contract, stats)

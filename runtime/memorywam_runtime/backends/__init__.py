@@ -75,6 +75,7 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "ort": ("memorywam_runtime.backends.ort", "OrtBackend", "pip install 'memorywam[cpu]'"),
+    "eager": ("memorywam_export.eager", "BundleBackend", "pip install 'memorywam[export]'"),
 }
 """Name to (module, class, how to get what it needs)."""
 

@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU: graphs run on bound host buffers, memory is written in place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,8 @@ class OrtBackend(HostArrays):
             ("inputs", session.get_inputs(), entry.inputs),
             ("outputs", session.get_outputs(), entry.outputs),
         ):
-            have = [(node.name, node.type) for node in found]
-            want = [(spec.name, _ORT_TYPES[spec.dtype]) for spec in specs]
+            have = [(node.name, node.type, _sizes(node.shape)) for node in found]
+            want = [(spec.name, _ORT_TYPES[spec.dtype], _sizes(spec.shape)) for spec in specs]
             if sorted(have) != sorted(want):
                 different = sorted(set(have) ^ set(want))
                 raise BundleError(
@@ -104,6 +104,11 @@ class OrtBackend(HostArrays):
                     f"{different[:4]}: export the checkpoint again"
                 )
         return OrtEngine(session, entry)
+
+
+def _sizes(shape: Sequence[int | str | None]) -> tuple[int, ...]:
+    """Return a shape with -1 for every size that is bound at run time."""
+    return tuple(size if isinstance(size, int) else -1 for size in shape)
 
 
 def _element(array: NDArray[Any]) -> Any:

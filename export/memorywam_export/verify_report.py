@@ -1,0 +1,212 @@
+"""A bundle against its checkpoint: the files, then every rung of the ladder."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from memorywam_export.checkpoint import Checkpoint
+from memorywam_export.eager import eager_session, model_from_tensors
+from memorywam_export.parity import Rung, climb, random_script, reference_trace
+from memorywam_export.parity_report import (
+    TOLERANCES,
+    Check,
+    coverage,
+    judged,
+    rung_checks,
+    rung_data,
+)
+from memorywam_export.prompts import context_from_embedding
+from memorywam_export.reference.model import MemoryWam
+from memorywam_export.trace_report import Difference, difference
+from memorywam_runtime.bundle import check_bundle, open_bundle, read_prompt
+from memorywam_runtime.errors import InputError, MissingPartError
+from memorywam_runtime.manifest import Manifest
+from memorywam_runtime.session import Session
+
+__all__ = ["bundle_checks", "ladder", "verify_bundle"]
+
+_WEIGHTS_FILE = "weights.safetensors"
+
+
+def verify_bundle(
+    root: Path,
+    checkpoint: Checkpoint,
+    *,
+    num_frames: int = 24,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda doing: None,
+) -> tuple[list[Check], dict[str, Any]]:
+    """Return every check of a bundle, and the figures for machines.
+
+    The reference runs in float64 on the checkpoint's weights, the whole episode under one mask;
+    the graphs run in torch, in float64 and float32; then the bundle runs on ONNX Runtime.
+
+    Args:
+        root: The bundle.
+        checkpoint: What it is said to be made from.
+        num_frames: Latent frames of the random episode.
+        seed: Of the episode.
+        tell: Called with what is being done.
+
+    Raises:
+        InputError: an episode that memory cannot hold.
+        MissingPartError: a bundle that this machine cannot run.
+    """
+    manifest = check_bundle(root)
+    _refuse_unverifiable(manifest, num_frames, seed)
+    tell("contract, statistics, weights")
+    checks = bundle_checks(root, manifest, checkpoint)
+    data: dict[str, Any] = {
+        "contract_hash": manifest.contract_hash,
+        "frames": num_frames,
+        "seed": seed,
+        "covered": coverage(manifest, num_frames),
+        "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
+    }
+    if checks[0].ok:  # with another contract, no tensor has the same shape
+        embedding = next(iter(checkpoint.prompts.values()), None)
+        script = random_script(checkpoint.contract, num_frames, seed, embedding)
+        model = _model(checkpoint, torch.float64)
+        checks += prompt_checks(root, manifest, checkpoint, model)
+        tell("reference")
+        truth = reference_trace(model, script)
+        del model
+        results = []
+        for result in climb(ladder(root, manifest, checkpoint), truth, script, manifest, tell):
+            results.append(result)
+            checks += rung_checks(result)
+        rungs = [rung_data(result) for result in results]
+        data |= {**rungs[-1], "rungs": rungs}
+    data["checks"] = [asdict(check) for check in checks]
+    data["verdict"] = "ok" if all(check.ok for check in checks) else "failed"
+    return checks, data
+
+
+def ladder(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Rung]:
+    """Return the rungs above the reference, the closest first."""
+
+    def in_torch(dtype: torch.dtype) -> Session:
+        return eager_session(
+            _model(checkpoint, dtype),
+            checkpoint.normalization,
+            cache_write=manifest.cache_write,
+            max_frames=manifest.memory.max_frames,
+        )
+
+    return [
+        Rung(name="graph fp64", precision="fp64", open=lambda: in_torch(torch.float64)),
+        Rung(name="graph fp32", precision="fp32", open=lambda: in_torch(torch.float32)),
+        Rung(name="onnx", precision=manifest.precision, open=lambda: open_bundle(root)),
+    ]
+
+
+def bundle_checks(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Check]:
+    """Return whether a bundle is of this checkpoint: contract, statistics, every weight."""
+    same_contract = manifest.contract_hash == checkpoint.contract.hash
+    same_stats = manifest.normalization == checkpoint.normalization
+    found = manifest.contract_hash[:12]
+    contract = Check(
+        rung="bundle",
+        what="contract",
+        max_abs=None,
+        tolerance=None,
+        worst=found if same_contract else f"{found}; expected {checkpoint.contract.hash[:12]}",
+        ok=same_contract,
+    )
+    if not same_contract:
+        return [contract]
+    statistics = Check(
+        rung="bundle",
+        what="normalization",
+        max_abs=None,
+        tolerance=None,
+        worst="" if same_stats else "other statistics than the checkpoint's",
+        ok=same_stats,
+    )
+    return [contract, statistics, _weights_check(root, checkpoint)]
+
+
+def prompt_checks(
+    root: Path, manifest: Manifest, checkpoint: Checkpoint, model: MemoryWam
+) -> list[Check]:
+    """Return whether the instructions that came with the checkpoint have the model's keys.
+
+    Args:
+        root: The bundle.
+        manifest: Its manifest.
+        checkpoint: What it was made from.
+        model: The reference, in float64.
+    """
+    worst: dict[str, Difference] = {}
+    for entry in manifest.prompts:
+        embedding = checkpoint.prompts.get(entry.text)
+        if embedding is None or not entry.encoder.startswith("with checkpoint"):
+            continue
+        context = torch.from_numpy(context_from_embedding(embedding, checkpoint.contract))
+        with torch.no_grad():
+            video, action = model.text_keys_values(context.to(model.gist_tokens.dtype))
+        wanted = [tensor.numpy() for pair in (*video[:-1], *action) for tensor in pair]
+        arrays = read_prompt(root, manifest, entry.text)
+        for (name, found), tensor in zip(arrays.items(), wanted, strict=True):
+            worst[f"'{entry.text}' {name}"] = difference(found, tensor)
+    if not worst:
+        return []
+    return [judged("bundle", "stored prompts", worst, TOLERANCES[manifest.precision].max_abs)]
+
+
+def _weights_check(root: Path, checkpoint: Checkpoint) -> Check:
+    """Compare each weight in the bundle with the checkpoint's, rounded to the bundle's type."""
+    different: list[str] = []
+    largest = 0.0
+    with safe_open(root / _WEIGHTS_FILE, "pt") as file:
+        names = set(file.keys())
+        wanted = {weight.name for weight in checkpoint.weights}
+        left = sorted(names ^ wanted)
+        for weight in checkpoint.weights:
+            if weight.name not in names:
+                continue
+            found = file.get_tensor(weight.name)
+            expected = weight.load().to(found.dtype)
+            if not torch.equal(found, expected):
+                error = (found.double() - expected.double()).abs().max().item()
+                largest = max(largest, error if np.isfinite(error) else np.inf)
+                different.append(weight.name)
+    bad = [*left, *different]
+    return Check(
+        rung="bundle",
+        what=f"{len(wanted)} weights",
+        max_abs=np.inf if left else largest,
+        tolerance=0.0,
+        worst=f"{len(bad)} differ: {', '.join(bad[:3])}" if bad else "equal, name by name",
+        ok=not bad,
+    )
+
+
+def _refuse_unverifiable(manifest: Manifest, num_frames: int, seed: int) -> None:
+    """Refuse what the ladder cannot run, before hours of it."""
+    if manifest.precision == "bf16":
+        raise MissingPartError(
+            "found a bf16 bundle: ONNX Runtime cannot run bfloat16 on the CPU, so its ONNX rung "
+            "cannot be compared here; export the checkpoint with --precision fp32 and verify that"
+        )
+    if num_frames < 1 or seed < 0:
+        raise InputError(
+            f"found {num_frames} frames and seed {seed}; expected at least 1, and 0 or more"
+        )
+    plan = manifest.memory
+    if manifest.contract.memory.num_gists and num_frames > plan.max_frames:
+        raise InputError(
+            f"found {num_frames} frames; the bundle's memory holds {plan.max_frames}, and the "
+            "reference forgets no gist: verify fewer, or export with a larger --max-frames"
+        )
+
+
+def _model(checkpoint: Checkpoint, dtype: torch.dtype) -> MemoryWam:
+    """Return the reference model on the checkpoint's weights."""
+    tensors = {weight.name: weight.load() for weight in checkpoint.weights}
+    return model_from_tensors(checkpoint.contract, tensors, dtype)

@@ -1,0 +1,213 @@
+"""The verbs run and demo: arguments in, tables out."""
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from memorywam_runtime.errors import InputError
+from memorywam_runtime.report import Outcome, Progress
+
+if TYPE_CHECKING:
+    from memorywam_robot.loop import EpisodeResult
+    from memorywam_robot.robot import Robot
+    from memorywam_robot.runs import Rehearsal
+    from memorywam_runtime.policy import Policy
+
+__all__ = ["Demo", "Run"]
+
+
+class Run:
+    """The verb: open a robot and a bundle, run episodes, tell how they went."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what to run on what."""
+        parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory of a bundle")
+        parser.add_argument("--robot", metavar="R", required=True, help="sim:TASK")
+        parser.add_argument("--episodes", metavar="N", type=int, default=1, help="default 1")
+        parser.add_argument(
+            "--seed", metavar="S", type=int, default=0, help="of the first episode; default 0"
+        )
+        parser.add_argument(
+            "--instruction", metavar="TEXT", help="one that the bundle holds; default: the robot's"
+        )
+        parser.add_argument(
+            "--hide", metavar="PARTS", default="", help="of memory: anchors,window,gists"
+        )
+        parser.add_argument("--backend", metavar="B", default="ort", help="default ort")
+        parser.add_argument("--threads", metavar="N", type=int, help="inside one operator")
+        parser.add_argument("--film", metavar="FILE", type=Path, help="film the first episode")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="open, check and infer once; move nothing"
+        )
+
+    def run(self, args: argparse.Namespace) -> Outcome:
+        """Run the episodes, or rehearse one."""
+        from memorywam_robot.robot import robot_from_argument
+        from memorywam_robot.runs import policy_from_bundle, rehearse, visible_from_names
+
+        if args.episodes < 1:
+            raise InputError(f"found --episodes {args.episodes}; expected at least 1")
+        visible = visible_from_names(args.hide)
+        robot = robot_from_argument(args.robot)
+        try:
+            _refuse_film(args.film, robot)
+            policy = policy_from_bundle(
+                args.bundle, backend=args.backend, num_threads=args.threads, visible=visible
+            )
+            if args.dry_run:
+                found = rehearse(policy, robot, seed=args.seed, instruction=args.instruction)
+                return _rehearsed(args, policy, found)
+            return _ran(args, policy, _results(args, policy, robot))
+        finally:
+            robot.close()
+
+
+class Demo:
+    """The verb: the whole job on what the package ships."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare how much of it, and where to."""
+        parser.add_argument(
+            "--episodes", metavar="N", type=int, default=10, help="of each task; default 10"
+        )
+        parser.add_argument(
+            "--out", metavar="DIR", type=Path, default=Path("build/demo"), help="for all it writes"
+        )
+        parser.add_argument(
+            "--checkpoint", metavar="DIR", type=Path, help="default: the one that ships"
+        )
+
+    def run(self, args: argparse.Namespace) -> Outcome:
+        """Export, verify, run, measure; write a page about it."""
+        from memorywam_robot.demo import demo
+
+        def tell(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
+
+        found = demo(args.out, num_episodes=args.episodes, checkpoint=args.checkpoint, tell=tell)
+        return Outcome(
+            ok=not found.complaints,
+            headers=("check", "found", "verdict"),
+            rows=found.rows,
+            data=found.report,
+            note="; ".join(found.complaints) or f"the page: {found.page}",
+        )
+
+
+def _refuse_film(path: Path | None, robot: "Robot") -> None:
+    """Refuse a film that could not be made or written, before an hour of episodes."""
+    if path is None:
+        return
+    from memorywam_robot.film import film_format
+    from memorywam_robot.simulated import SimulatedRobot
+
+    film_format(path)
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"found --film {path}; expected a file in a directory that exists")
+    if not isinstance(robot, SimulatedRobot):
+        raise InputError("--film needs a simulated robot: --robot sim:TASK")
+
+
+def _results(args: argparse.Namespace, policy: "Policy", robot: "Robot") -> "list[EpisodeResult]":
+    """Run the episodes that the arguments ask for; write the film if they ask for one."""
+    from memorywam_robot.film import Film
+    from memorywam_robot.runs import run_episodes
+    from memorywam_robot.simulated import SimulatedRobot
+
+    film, path = None, args.film
+    if path is not None and isinstance(robot, SimulatedRobot):
+        film = Film(robot.world, policy.contract, seed=args.seed)
+    seeds = range(args.seed, args.seed + args.episodes)
+    with Progress("run", total=args.episodes) as progress:
+        results = run_episodes(
+            policy,
+            robot,
+            seeds=seeds,
+            instruction=args.instruction,
+            subscribers=() if film is None else (film,),
+            told=lambda done: progress.update(done, f"seed {seeds[done]}"),
+        )
+    if film is not None and path is not None:
+        film.write(path)
+    return results
+
+
+def _ran(args: argparse.Namespace, policy: "Policy", results: "list[EpisodeResult]") -> Outcome:
+    """Tell how episodes went."""
+    from memorywam_robot.runs import success_share
+
+    share = success_share(results)
+    remember_ms = median(ms for one in results for ms in one.remember_ms)
+    act_ms = median(ms for one in results for ms in one.act_ms)
+    judged = f"{share:.0%} of {len(results)} succeeded; " if share is not None else ""
+    return Outcome(
+        ok=True,
+        headers=("seed", "success", "remark", "frames", "steps", "seconds"),
+        rows=[
+            (
+                one.seed,
+                "" if one.success is None else "yes" if one.success else "no",
+                one.remark,
+                one.num_frames,
+                one.num_steps,
+                round(one.seconds, 2),
+            )
+            for one in results
+        ],
+        data=_data(args, policy)
+        | {
+            "success": share,
+            "stages_ms": policy.session.timings.percentiles(),
+            "episodes": [
+                {
+                    "seed": one.seed,
+                    "instruction": one.instruction,
+                    "success": one.success,
+                    "remark": one.remark,
+                    "num_frames": one.num_frames,
+                    "num_steps": one.num_steps,
+                    "seconds": one.seconds,
+                    "remember_ms": one.remember_ms,
+                    "act_ms": one.act_ms,
+                }
+                for one in results
+            ],
+        },
+        note=f"{judged}remember {remember_ms:.1f} ms, act {act_ms:.1f} ms a frame (median)",
+    )
+
+
+def _rehearsed(args: argparse.Namespace, policy: "Policy", found: "Rehearsal") -> Outcome:
+    """Tell what a dry run found."""
+    from dataclasses import asdict
+
+    rows = [
+        ("instruction", found.instruction),
+        ("episode", f"{found.num_steps} steps, {found.num_frames} frames: fits"),
+        ("remember", f"{found.remember_ms:.1f} ms"),
+        ("act", f"{found.act_ms:.1f} ms"),
+        ("first action", f"{found.first_step_rad:.3f} rad from the joints at most"),
+    ]
+    return Outcome(
+        ok=True,
+        headers=("part", "found"),
+        rows=rows,
+        data=_data(args, policy) | {"dry_run": asdict(found)},
+        note="nothing moved",
+    )
+
+
+def _data(args: argparse.Namespace, policy: "Policy") -> dict[str, Any]:
+    """Return what identifies a run."""
+    manifest = policy.session.manifest
+    return {
+        "bundle": args.bundle,
+        "contract_hash": manifest.contract_hash,
+        "checkpoint_sha256": manifest.source.sha256,
+        "robot": args.robot,
+        "backend": policy.session.backend.name,
+        "threads": args.threads,
+        "hidden": [name for name in args.hide.split(",") if name],
+    }

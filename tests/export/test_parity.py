@@ -1,0 +1,178 @@
+"""The ladder holds on a good bundle, and says what is wrong with a bad one."""
+
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from tests.fakes.bundles import TINY, copy_of, edit_manifest
+
+from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.eager import eager_session, model_from_tensors
+from memorywam_export.parity import Rung, climb, drive, random_script, reference_trace
+from memorywam_export.parity_report import rung_checks
+from memorywam_export.trace_report import difference
+from memorywam_export.verify_report import verify_bundle
+from memorywam_export.weights import weight_spans
+from memorywam_runtime.bundle import open_bundle, read_manifest
+from memorywam_runtime.errors import InputError, MissingPartError
+from memorywam_runtime.files import sha256_of
+from memorywam_runtime.memory import Visible
+
+ALTERED = "proprio_encoder.bias"
+
+
+def altered(bundle, folder, name=ALTERED):
+    """Return a copy whose manifest is right about a weights file that is not."""
+    copy = copy_of(bundle, folder)
+    path = copy / "weights.safetensors"
+    span = weight_spans(path)[name]
+    values = np.memmap(path, np.float32, "r+", span.offset, (span.num_bytes // 4,))
+    values[0] += 0.5
+    values.flush()
+    del values
+
+    def rehash(manifest):
+        manifest["files"]["weights.safetensors"]["sha256"] = sha256_of(path)
+
+    edit_manifest(copy, rehash)
+    return copy
+
+
+def failed(checks):
+    return {f"{check.rung}: {check.what}": check for check in checks if not check.ok}
+
+
+def test_a_good_bundle_holds_across_evictions_and_a_bucket_change(tiny_bundle):
+    checks, data = verify_bundle(tiny_bundle, checkpoint_from_argument(TINY), num_frames=34)
+    assert not failed(checks)
+    assert data["verdict"] == "ok"
+    assert data["covered"] == {"evictions": 29, "ring_wraps": 10, "gist_bucket_changes": 1}
+    assert [rung["rung"] for rung in data["rungs"]] == ["graph fp64", "graph fp32", "onnx"]
+    assert set(data["graphs"]) == set(read_manifest(tiny_bundle).graphs)
+    assert len(data["actions"]["per_joint"]) == 14
+    assert max(data["actions"]["per_joint"]) == data["actions"]["max_abs"] <= 1e-4
+    assert [entry["frame"] for entry in data["drift"]] == list(range(34))
+    assert set(data["memory"]) == {
+        f"memory.{layer:02d}.{part}" for layer in range(3) for part in "kv"
+    }
+    assert data["noise_effect"] > 1
+
+
+def test_graphs_that_give_new_rows_out_hold_too(tiny_bundle_opset20):
+    checks, data = verify_bundle(tiny_bundle_opset20, checkpoint_from_argument(TINY), num_frames=12)
+    assert not failed(checks)
+    assert "drift" not in {check.what for check in checks}  # too short to judge
+    assert "new.00.k" in data["graphs"]["cache_update"]["tensors"]
+
+
+def test_an_altered_weight_is_named_where_it_is_and_where_it_shows(tiny_bundle, tmp_path):
+    bundle = altered(tiny_bundle, tmp_path)
+    checks, data = verify_bundle(bundle, checkpoint_from_argument(TINY), num_frames=3)
+    bad = failed(checks)
+    assert data["verdict"] == "failed"
+    assert ALTERED in bad["bundle: 243 weights"].worst
+    assert bad["bundle: 243 weights"].max_abs == pytest.approx(0.5)
+    assert "action_state" in bad["onnx: graph state_kv"].worst
+    assert "joint" in bad["onnx: actions, free-running"].worst
+    assert "onnx: graph vae_step" not in bad  # which the weight has no part in
+    assert not [name for name in bad if name.startswith("graph")]
+
+
+def test_another_checkpoint_fails_name_by_name(tiny_bundle):
+    checks, data = verify_bundle(
+        tiny_bundle, checkpoint_from_argument("random:tiny:1"), num_frames=2
+    )
+    assert "243 differ" in failed(checks)["bundle: 243 weights"].worst
+    assert data["verdict"] == "failed"
+
+
+def test_another_contract_ends_the_comparison(tiny_bundle):
+    checks, data = verify_bundle(tiny_bundle, checkpoint_from_argument("random:tiny-fastwam"))
+    assert [check.what for check in checks if not check.ok] == ["contract"]
+    assert len(checks) == 1
+    assert data["verdict"] == "failed"
+
+
+def test_other_statistics_are_noticed(tiny_bundle, tmp_path):
+    copy = copy_of(tiny_bundle, tmp_path)
+
+    def shift(manifest):
+        manifest["normalization"]["action"]["offset"][3] += 0.25
+
+    edit_manifest(copy, shift)
+    checks, _ = verify_bundle(copy, checkpoint_from_argument(TINY), num_frames=1)
+    assert list(failed(checks)) == ["bundle: normalization"]
+
+
+def test_a_memory_that_forgets_its_anchors_is_noticed(tiny_bundle):
+    """Or the free-running rungs would prove nothing about memory."""
+    checkpoint = checkpoint_from_argument(TINY)
+    model = model_from_tensors(
+        checkpoint.contract, {w.name: w.load() for w in checkpoint.weights}, torch.float64
+    )
+    script = random_script(checkpoint.contract, 7, seed=3)
+    truth = reference_trace(model, script)
+
+    def without_anchors():
+        return eager_session(model, checkpoint.normalization, visible=Visible(anchors=False))
+
+    rung = Rung(name="forgetful", precision="fp64", open=without_anchors)
+    manifest = read_manifest(tiny_bundle)
+    (result,) = climb([rung], truth, script, manifest, lambda _: None)
+    bad = {check.what for check in rung_checks(result) if not check.ok}
+    assert bad == {"memory after the last frame", "actions, free-running"}
+    assert result.drift[0] <= 1e-6 < result.drift[-1]
+
+
+def test_the_eager_backend_runs_a_bundle_by_name(tiny_bundle):
+    script = random_script(read_manifest(tiny_bundle).contract, 4, seed=5)
+    by_onnx = drive(open_bundle(tiny_bundle), script, lambda _: None, "onnx")
+    by_torch = drive(open_bundle(tiny_bundle, backend="eager"), script, lambda _: None, "eager")
+    assert difference(by_torch.actions, by_onnx.actions).max_abs <= 1e-4
+
+
+def test_what_cannot_be_verified_is_refused(tiny_bundle, tmp_path):
+    checkpoint = checkpoint_from_argument(TINY)
+    with pytest.raises(InputError, match="257 frames; the bundle's memory holds 256"):
+        verify_bundle(tiny_bundle, checkpoint, num_frames=257)
+    with pytest.raises(InputError, match="at least 1"):
+        verify_bundle(tiny_bundle, checkpoint, num_frames=0)
+    copy = copy_of(tiny_bundle, tmp_path)
+    edit_manifest(copy, lambda manifest: manifest.update(precision="bf16"))
+    with pytest.raises(MissingPartError, match="bf16"):
+        verify_bundle(copy, checkpoint)
+
+
+def test_a_difference_knows_its_place_and_fails_on_nan():
+    wanted = np.zeros((2, 3))
+    found = wanted.copy()
+    found[1, 2] = -0.5
+    worst = difference(found, wanted, lambda index: f"row {index[0]}, column {index[1]}")
+    assert (worst.max_abs, worst.worst) == (0.5, "row 1, column 2")
+    found[0, 1] = np.nan
+    assert difference(found, wanted).max_abs == np.inf
+    assert difference(found, wanted).worst == "(0, 1)"
+    assert difference(wanted[:1], wanted).max_abs == np.inf
+
+
+def test_a_missing_weight_is_named(tiny_bundle, tmp_path):
+    """A bundle without one of the checkpoint's weights differs by an infinity, not by nothing."""
+    from memorywam_export.verify_report import bundle_checks
+    from memorywam_export.weights import Weight, write_weights
+
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    shutil.copy(tiny_bundle / "manifest.json", folder)
+    with safe_open(tiny_bundle / "weights.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != ALTERED}  # noqa: SIM118
+    weights = [
+        Weight(name, tuple(t.shape), t.dtype, partial(torch.clone, t))
+        for name, t in tensors.items()
+    ]
+    write_weights(folder / "weights.safetensors", weights)
+    checks = bundle_checks(folder, read_manifest(folder), checkpoint_from_argument(TINY))
+    (bad,) = failed(checks).values()
+    assert (bad.max_abs, bad.worst) == (np.inf, f"1 differ: {ALTERED}")

@@ -1,0 +1,97 @@
+"""A tiny bundle, and the expert as a policy, so that episodes can succeed without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from memorywam_export.presets import contract_from_preset
+from memorywam_robot.loop import ChunkPolicy
+from memorywam_runtime.observation import Observation
+
+
+class ScriptedPolicy:
+    """Gives chunks by frame number, and keeps all that it was told."""
+
+    def __init__(self, chunk_of, contract=None):
+        self.contract = contract or contract_from_preset("demo")
+        self.chunk_of = chunk_of
+        self.groups: list[tuple[int, ...]] = []
+        self.executed: list[NDArray[np.floating] | None] = []
+        self.resets: list[tuple[str, int, int | None]] = []
+
+    def reset(self, instruction: str, *, seed: int = 0, max_steps: int | None = None) -> None:
+        self.resets.append((instruction, seed, max_steps))
+        self.groups, self.executed = [], []
+
+    def expected_steps(self) -> tuple[int, ...]:
+        if not self.groups:
+            return (0,)
+        stride = self.contract.observations.steps_per_image
+        last = self.groups[-1][-1]
+        return tuple(last + stride * (1 + k) for k in range(self.contract.images_per_frame))
+
+    def remember(
+        self, observations: Sequence[Observation], executed: NDArray[np.floating] | None = None
+    ) -> int:
+        steps = tuple(observation.step for observation in observations)
+        assert steps == self.expected_steps()
+        self.groups.append(steps)
+        self.executed.append(executed)
+        return len(self.groups) - 1
+
+    def act(self, state: NDArray[np.floating]) -> NDArray[np.float64]:
+        chunk: NDArray[np.float64] = self.chunk_of(len(self.groups) - 1, state)
+        return chunk
+
+
+@pytest.fixture
+def scripted():
+    """Make a policy from a function of frame and state."""
+    return ScriptedPolicy
+
+
+@pytest.fixture(scope="session")
+def robots():
+    """Simulated robots by task, opened when asked for, because a world takes a moment to make."""
+    pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")
+    from memorywam_robot.simulated import SimulatedRobot
+
+    made: dict[str, SimulatedRobot] = {}
+
+    def robot(task):
+        if task not in made:
+            made[task] = SimulatedRobot(task)
+        return made[task]
+
+    yield robot
+    for one in made.values():
+        one.close()
+
+
+@pytest.fixture
+def expert():
+    """Make the scripted expert of a robot's world into a policy."""
+    from memorywam_robot.sim.expert import Expert
+
+    def policy(robot) -> ChunkPolicy:
+        made: dict[int, Expert] = {}
+
+        def chunk(frame, _state):
+            # The world is reset between episodes: frame 0 is where a new script begins.
+            if frame == 0:
+                made[0] = Expert(robot.world)
+            return made[0].chunk(frame)
+
+        return ScriptedPolicy(chunk)
+
+    return policy
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory) -> Path:
+    from tests.fakes.bundles import bundle_once
+
+    return bundle_once(tmp_path_factory, 24)
