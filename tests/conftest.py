@@ -1,5 +1,6 @@
 """Versions in the header, and what many tests share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,11 @@ from memorywam_runtime.versions import versions
 
 if TYPE_CHECKING:
     from tests.fakes.bundles import Rung
+
+
+# Torch's threads spin while they wait: on models this small, and with another process on the same
+# two cores, two threads took 1.0 s of processor time for a frame that one computes in 0.03 s.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_report_header() -> str:

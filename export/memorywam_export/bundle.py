@@ -1,6 +1,5 @@
 """A checkpoint to a bundle: weights, graphs, prompts and manifest in one directory, or nothing."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,7 @@ def export_bundle(
 ) -> Manifest:
     """Write a bundle; after a failure the old directory, or none, is there.
 
-    Weights are streamed or linked, never all in memory; the graphs point into them.
+    Weights are streamed or copied, never all in memory; the graphs point into them.
 
     Raises:
         InputError: an option that no graph can have, or a directory that is in use.
@@ -125,13 +124,11 @@ def model_from_weights(checkpoint: Checkpoint, path: Path) -> MemoryWam:
 
 
 def _write_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> None:
-    """Link the checkpoint's own file where its bytes are right, else stream it in this type."""
+    """Copy the checkpoint's own file where its bytes are right, else stream it in this type."""
     source = checkpoint.weights_path
     if source is not None and all(weight.dtype == dtype for weight in checkpoint.weights):
-        try:
-            os.link(source.resolve(), path)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, path)
+        # A copy, not a link: onnx refuses external data with more than one link, as a safeguard.
+        shutil.copyfile(source, path)
         return
     write_weights(path, [_in_dtype(weight, dtype) for weight in checkpoint.weights])
 
@@ -154,7 +151,7 @@ def _write_graphs(
     spans = weight_spans(draft / WEIGHTS_FILE)
     specs = specs_of(model, options.cache_write)
     modules = graph_modules(model, options.cache_write)
-    entries = {}
+    entries: dict[str, GraphEntry] = {}
     for name, spec in specs.items():
         if name == "action_denoise" and name not in options.graphs:
             continue

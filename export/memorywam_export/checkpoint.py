@@ -248,8 +248,10 @@ def _strict(
 ) -> tuple[Weight, ...]:
     """Return exactly the weights that the model has; each other is unused by name or refused."""
     wanted = model_shapes(contract)
-    if contract.memory.num_gists == 0:
-        empty = wanted.pop("gist_tokens")
+    has_gist = contract.memory.num_gists > 0
+    empty = wanted["gist_tokens"]
+    if not has_gist:
+        del wanted["gist_tokens"]
         # A bank that holds something is left over: this contract would ignore what was trained.
         weights = {n: w for n, w in weights.items() if (n, w.shape) != ("gist_tokens", empty)}
     missing = sorted(set(wanted) - set(weights))
@@ -265,7 +267,7 @@ def _strict(
             f"missing {_few(missing)}; left over {_few(extra)}; of another shape {_few(wrong)}"
         )
     found = [weights[name] for name in sorted(wanted)]
-    if contract.memory.num_gists == 0:
+    if not has_gist:
         none = torch.zeros(empty, dtype=found[0].dtype)
         found.append(Weight("gist_tokens", empty, found[0].dtype, _Later(_same, none)))
     return tuple(found)

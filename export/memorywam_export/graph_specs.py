@@ -68,8 +68,8 @@ class _Makers:
         cache_shapes: list[tuple[int, ...]],
     ) -> None:
         self.contract = contract
-        self.dtype = dtype
-        self.cache_write = cache_write
+        self.dtype: DType = dtype
+        self.cache_write: CacheWrite = cache_write
         self.cache_shapes = cache_shapes
         self.actions = (1, contract.actions.horizon, contract.actions.action_dim)
         self.table = contract.head_dim // 2

@@ -12,12 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from memorywam_export.reference.action import ActionExpert
 from memorywam_export.reference.attention import CrossAttention, attend
 from memorywam_export.reference.blocks import Block
 from memorywam_export.reference.model import MemoryWam
 from memorywam_runtime.manifest import CacheWrite
 
-__all__ = ["ActionDenoise", "ActionStep", "CacheUpdate", "PromptKv", "StateKv", "VaeFirst", "VaeStep"]
+__all__ = [
+    "ActionDenoise",
+    "ActionStep",
+    "CacheUpdate",
+    "PromptKv",
+    "StateKv",
+    "VaeFirst",
+    "VaeStep",
+]
 
 Tensors = list[torch.Tensor]
 
@@ -107,7 +116,7 @@ class StateKv(nn.Module):
         self.of_video = model.contract.conventions.proprio_in_video_context
 
     def forward(self, state: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return k and v [1, H, 1, D] per layer: video if its context has the state, then action."""
+        """Return k and v [1, H, 1, D] per layer: video if it sees the state, then action."""
         context = self.model.state_context(state)[:, None]
         video, action = self.model.text_keys_values(context)
         return _flat(video if self.of_video else [], action)
@@ -120,7 +129,7 @@ class CacheUpdate(nn.Module):
         super().__init__()
         self.video = model.video
         self.gist_tokens = model.gist_tokens
-        self.cache_write = cache_write
+        self.cache_write: CacheWrite = cache_write
         contract = model.contract
         self.queries = (contract.num_visual, contract.memory.num_gists)
 
@@ -131,7 +140,7 @@ class CacheUpdate(nn.Module):
         rope_sin: torch.Tensor,
         visual_bias: torch.Tensor,
         gist_bias: torch.Tensor,
-        *rest: Any,
+        *rest: Any,  # noqa: ANN401 - a row, then lists of tensors
     ) -> tuple[torch.Tensor, ...]:
         """Return k and v per layer: the whole memory (in place) or the new rows (copy).
 
@@ -152,6 +161,7 @@ class CacheUpdate(nn.Module):
             over = partial(_over_memory, writer=writer, memory=memory_kv, bias=bias, out=written)
             x = block(x, e, tables, over, cross)
         # Nothing reads the last layer's tokens: only its keys and values are needed.
+        assert isinstance(last, Block)
         for kept, new in zip(memory[-2:], last.keys_values(x, e, tables), strict=True):
             written.append(writer.join(kept, new)[1])
         return tuple(written)
@@ -167,7 +177,7 @@ class ActionStep(nn.Module):
     def __init__(self, model: MemoryWam, cache_write: CacheWrite) -> None:
         super().__init__()
         self.action = model.action
-        self.cache_write = cache_write
+        self.cache_write: CacheWrite = cache_write
         self.gives_rows = cache_write == "in_place" or model.contract.conventions.action_history
 
     def forward(
@@ -178,7 +188,7 @@ class ActionStep(nn.Module):
         rope_cos: torch.Tensor,
         rope_sin: torch.Tensor,
         key_bias: torch.Tensor,
-        *rest: Any,
+        *rest: Any,  # noqa: ANN401 - a row, then lists of tensors
     ) -> tuple[torch.Tensor, ...]:
         """Return x + velocity * delta [1, horizon, action_dim], then k and v per layer.
 
@@ -235,7 +245,7 @@ def _writer(
 
 
 def _velocity(
-    action: nn.Module,
+    action: ActionExpert,
     actions: torch.Tensor,
     timestep: torch.Tensor,
     tables: tuple[torch.Tensor, torch.Tensor],

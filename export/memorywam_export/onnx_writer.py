@@ -85,7 +85,7 @@ def _exported(module: nn.Module, spec: GraphSpec, opset: int) -> torch.onnx.ONNX
     lists = tuple([_zeros(s, sizes) for s in specs] for specs in spec.lists)
     rows = Dim("rows", min=2, max=1 << 20)
     dims: dict[str, Any] = {ROWS: rows, KEYS: rows + _num_own(spec) if _num_own(spec) else rows}
-    shapes = tuple(_dynamic(s, dims) for s in spec.single)
+    shapes: tuple[Any, ...] = tuple(_dynamic(s, dims) for s in spec.single)
     shapes += tuple([_dynamic(s, dims) for s in specs] for specs in spec.lists)
     with _without_torchvision_notice(), warnings.catch_warnings():
         # Deprecations inside torch's own exporter, not in what is exported.
@@ -103,7 +103,7 @@ def _exported(module: nn.Module, spec: GraphSpec, opset: int) -> torch.onnx.ONNX
             optimize=False,
             verbose=False,
         )
-    assert program is not None  # noqa: S101 - dynamo=True always returns a program
+    assert program is not None
     return program
 
 

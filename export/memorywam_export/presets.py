@@ -83,9 +83,7 @@ PRESETS: dict[str, InferenceContract] = {
         _replace(
             _ROBOTWIN,
             name="d455-256x352",
-            observations=Observations(
-                cameras=("head",), mosaic="single", height=256, width=352
-            ),
+            observations=Observations(cameras=("head",), mosaic="single", height=256, width=352),
         ),
         _replace(
             _ROBOTWIN,

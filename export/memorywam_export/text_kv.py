@@ -1,4 +1,4 @@
-"""A text embedding to keys and values straight from a weights file, one layer in memory at a time."""
+"""A text embedding to keys and values straight from a weights file, one layer at a time."""
 
 from pathlib import Path
 from typing import Any

@@ -10,7 +10,6 @@ from memorywam_robot.evidence import (
     complaints_from_report,
     latency_by_frame,
     memory_by_frame,
-    pooled_stages,
 )
 from memorywam_robot.film import FORMATS
 from memorywam_robot.page import page_from_report
@@ -29,6 +28,8 @@ _PAGE = "index.html"
 _REPORT = "report.json"
 _PARITY = ("verdict", "frames", "seed", "covered", "checks")
 """What the report takes over from verify; every tensor's error stays in `results/verify.json`."""
+_FILLS = "1,8,32,64,128,192,256"
+"""Frames in memory at which the stages are timed."""
 _THREADS = "1"
 """Inside one operator; the model is too small for a second to help."""
 
@@ -52,7 +53,7 @@ def demo(
     checkpoint: Path | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> DemoResult:
-    """Export, verify, run on every task by ONNX Runtime and by torch, and write a report.
+    """Export, verify, run every task by ONNX Runtime and by torch, measure, and write a report.
 
     Args:
         out: Directory for the bundle, `report.json`, the page, the film and each verb's result.
@@ -76,8 +77,9 @@ def demo(
     parity = verbs.call("verify", bundle, "--checkpoint", str(source))
     ort = _run_tasks(verbs, bundle, num_episodes, "ort")
     torch = _run_tasks(verbs, bundle, num_episodes, "eager")
+    bench = verbs.call("bench", bundle, "--frames", _FILLS, "--threads", _THREADS)
     film_caption = _film(verbs, bundle, out / _FILM, ort)
-    report = _report(Path(bundle), parity, ort, torch)
+    report = _report(Path(bundle), parity, bench, ort, torch)
     return _written(out, report, film_caption)
 
 
@@ -128,13 +130,13 @@ def _film(verbs: VerbCalls, bundle: str, path: Path, runs: Mapping[str, Document
 def _report(
     bundle: Path,
     parity: Document,
+    bench: Document,
     ort: Mapping[str, Document],
     torch: Mapping[str, Document],
 ) -> dict[str, Any]:
     """Return what goes into `report.json`."""
     manifest = read_manifest(bundle)
-    hybrid, everything = memory_by_frame(manifest)
-    runs = [document["data"] for document in ort.values()]
+    hybrid, everything = memory_by_frame(bench["data"])
     report: dict[str, Any] = {
         "tasks": {
             task: {
@@ -145,8 +147,11 @@ def _report(
             for task, found in ort.items()
         },
         "parity": {"ok": parity["ok"]} | {name: parity["data"][name] for name in _PARITY},
-        "stages_ms": pooled_stages(runs),
-        "latency_ms_by_frame": latency_by_frame(runs),
+        "stages_ms": {
+            stage: {"p50": times["p50"], "p99": times["p99"]}
+            for stage, times in bench["data"]["stages_ms"].items()
+        },
+        "latency_ms_by_frame": latency_by_frame(bench["data"]),
         "rows_per_frame": {
             "in_full": manifest.contract.num_visual,
             "as_gist": manifest.contract.memory.num_gists,

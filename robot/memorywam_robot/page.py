@@ -25,7 +25,7 @@ h2 { font-size: 1.05rem; margin: 0 0 2px; }
 p { margin: 0 0 12px; } .soft, figcaption { color: var(--soft); font-size: 0.9rem; }
 .verdict { display: inline-block; padding: 3px 12px; border-radius: 999px; font-weight: 600;
   font-size: 0.9rem; color: var(--card); background: var(--good); margin: 10px 0 6px; }
-.verdict.bad { background: var(--bad); }
+.verdict.bad { background: var(--bad); color: var(--card); }
 .cards { display: grid; gap: 18px; margin-top: 18px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
 section { background: var(--card); border: 1px solid var(--rule); border-radius: 12px;
@@ -48,7 +48,6 @@ tr:last-child td { border-bottom: 0; } .good { color: var(--good); } .bad { colo
 _COLOURS = "".join(
     f".fill{i} {{ fill: var(--c{i}); }} .line{i} {{ stroke: var(--c{i}); }}\n" for i in range(6)
 )
-_JOBS = {"remember": "remember a frame", "act": "make a chunk"}
 
 
 def page_from_report(
@@ -144,25 +143,28 @@ def _memory(report: Mapping[str, Any]) -> str:
         Line(name=name, points=[(frame, size / mib) for frame, size in report[key]])
         for name, key in (
             ("anchors, window, gists", "memory_bytes_by_frame"),
-            ("everything", "memory_bytes_by_frame_keeping_everything"),
+            ("every frame in full", "memory_bytes_by_frame_keeping_everything"),
         )
     ]
     chart = line_chart("memory in MiB by frame", lines, x_label="frames remembered", y_label="MiB")
     rows = report["rows_per_frame"]
-    text = f"A frame takes {rows['in_full']} rows of memory in full, {rows['as_gist']} as gist."
+    text = (
+        f"A frame takes {rows['in_full']} rows in full and {rows['as_gist']} as gist; "
+        "tensors as allotted: the table of gists grows in buckets."
+    )
     return f'<p class="soft">{text}</p>{chart}'
 
 
 def _latency(report: Mapping[str, Any]) -> str:
-    """Return lines of the median time of each job over the frames of an episode."""
+    """Return lines of the median time of each stage over the frames in memory."""
     lines = [
-        Line(name=_JOBS[job], points=[(frame, ms) for frame, ms in points])
-        for job, points in report["latency_ms_by_frame"].items()
+        Line(name=stage, points=[(frame, ms) for frame, ms in points])
+        for stage, points in report["latency_ms_by_frame"].items()
     ]
     chart = line_chart(
         "median latency in ms by frame", lines, x_label="frames remembered", y_label="ms, median"
     )
-    return f'<p class="soft">In the loop, on the machine that made this page.</p>{chart}'
+    return f'<p class="soft">By ONNX Runtime, on the machine that made this page.</p>{chart}'
 
 
 def _stages(report: Mapping[str, Any]) -> str:
@@ -172,7 +174,7 @@ def _stages(report: Mapping[str, Any]) -> str:
         for stage, times in report["stages_ms"].items()
     ]
     table = _table(("stage", "p50, ms", "p99, ms"), rows)
-    return f'<p class="soft">Over all episodes by ONNX Runtime.</p>{table}'
+    return f'<p class="soft">Over all of those frames; a chunk is all its action steps.</p>{table}'
 
 
 def _parity(report: Mapping[str, Any]) -> str:

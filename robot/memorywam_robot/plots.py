@@ -8,7 +8,7 @@ from html import escape
 __all__ = ["Bar", "Line", "bar_chart", "line_chart", "ticks"]
 
 _WIDTH, _HEIGHT = 520, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 38, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 48, 46
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
 
@@ -122,12 +122,17 @@ def _frame(marks: Sequence[float], top: float, y_label: str) -> list[str]:
 
 
 def _legend(names: Sequence[str]) -> list[str]:
-    """Return coloured squares with names, in one row above the plot."""
-    parts, x = [], float(_LEFT)
+    """Return coloured squares with names, in rows above the plot."""
+    parts, x, y = [], float(_LEFT), 6
     for index, name in enumerate(names):
-        parts.append(f'<rect class="fill{index}" x="{x:.1f}" y="6" width="11" height="11" rx="2"/>')
-        parts.append(_text(x + 17, 16, name, "start"))
-        x += 17 + 7.0 * len(name) + 22
+        width = 17 + 7.6 * len(name)
+        if x > _LEFT and x + width > _WIDTH - _RIGHT:
+            x, y = float(_LEFT), y + 18
+        parts.append(
+            f'<rect class="fill{index}" x="{x:.1f}" y="{y}" width="11" height="11" rx="2"/>'
+        )
+        parts.append(_text(x + 17, y + 10, name, "start"))
+        x += width + 16
     return parts
 
 

@@ -1,6 +1,6 @@
 """Run MemoryWAM bundles on a robot, without torch and without onnx."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from memorywam_runtime.bundle import open_bundle
@@ -18,10 +18,11 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name when it is first used: the program's help must not wait for numpy."""
     if name not in _HOMES:
         raise AttributeError(f"module 'memorywam_runtime' has no attribute '{name}'")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    found: object = getattr(importlib.import_module(_HOMES[name]), name)
+    return found

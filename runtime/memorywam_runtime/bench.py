@@ -84,23 +84,8 @@ def bench_bundle(
     inputs = _random_inputs(session)
     _reset(session)
     first_ms = _first_calls(session, inputs, num_steps)
-    by_frames: list[dict[str, Any]] = []
-    spans: Spans = {stage: [] for stage in STAGES}
     _reset(session)
-    for fill in fills:
-        _fill(session, inputs, fill - 1, tell)
-        tell(f"measure at {fill} frames")
-        timings = _measured(session, inputs, num_steps, repeat)
-        for stage in STAGES:
-            spans[stage].append(timings.milliseconds(stage))
-        by_frames.append(
-            {
-                "frames": fill,
-                "stages_ms": timings.percentiles(),
-                "memory_bytes": session.buffers.num_bytes,
-                "full_history_bytes": full_history_bytes(manifest, fill),
-            }
-        )
+    by_frames, stages_ms = _at_fills(session, inputs, fills, num_steps, repeat, tell)
     return {
         "contract_hash": manifest.contract_hash,
         "backend": backend,
@@ -110,7 +95,7 @@ def bench_bundle(
         "repeat": repeat,
         "open_s": open_s,
         "first_ms": first_ms,
-        "stages_ms": _percentiles(spans),
+        "stages_ms": stages_ms,
         "by_frames": by_frames,
         "memory_allocated_bytes": memory_bytes(manifest, manifest.memory.max_frames),
         "memory_bytes_by_frame": [[n, memory_bytes(manifest, n)] for n in _sampled(manifest)],
@@ -148,6 +133,34 @@ def memory_bytes(manifest: Manifest, frames: int) -> int:
 def full_history_bytes(manifest: Manifest, frames: int) -> int:
     """Return what keys and values of every visual token of that many frames would take."""
     return frames * manifest.contract.num_visual * manifest.memory.bytes_per_token
+
+
+def _at_fills(
+    session: Session,
+    inputs: _Inputs,
+    fills: Sequence[int],
+    num_steps: int | None,
+    repeat: int,
+    tell: Callable[[str], None],
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Return what was measured at each fill, and every stage's percentiles over all of them."""
+    by_frames: list[dict[str, Any]] = []
+    spans: Spans = {stage: [] for stage in STAGES}
+    for fill in fills:
+        _fill(session, inputs, fill - 1, tell)
+        tell(f"measure at {fill} frames")
+        timings = _measured(session, inputs, num_steps, repeat)
+        for stage in STAGES:
+            spans[stage].append(timings.milliseconds(stage))
+        by_frames.append(
+            {
+                "frames": fill,
+                "stages_ms": timings.percentiles(),
+                "memory_bytes": session.buffers.num_bytes,
+                "full_history_bytes": full_history_bytes(session.manifest, fill),
+            }
+        )
+    return by_frames, _percentiles(spans)
 
 
 def _checked_fills(manifest: Manifest, frames: Sequence[int]) -> tuple[int, ...]:

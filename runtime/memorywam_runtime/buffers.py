@@ -84,5 +84,3 @@ def _elements(spec: TensorSpec) -> int:
     for size in spec.fixed_shape:
         count *= size
     return count
-
-

@@ -1,4 +1,4 @@
-"""Open a bundle: schema, paths, hashes and versions checked, then engines loaded; or say why not."""
+"""Open a bundle: schema, paths and hashes checked, then graphs loaded; or say why not."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,7 +36,7 @@ def open_bundle(
     backend: str | Backend = "ort",
     visible: Visible | None = None,
     contract_hash: str | None = None,
-    **options: Any,
+    **options: object,
 ) -> Session:
     """Return a session on a bundle that has passed every check.
 
@@ -82,7 +82,8 @@ def check_bundle(root: Path) -> Manifest:
     """
     manifest = read_manifest(root)
     _check_graphs(root, manifest)
-    named = {entry.file for entry in (*manifest.graphs.values(), *manifest.prompts)}
+    named = {entry.file for entry in manifest.graphs.values()}
+    named |= {entry.file for entry in manifest.prompts}
     unlisted = sorted(named - set(manifest.files))
     if unlisted:
         raise BundleError(

@@ -49,12 +49,12 @@ class VaeSizes(_Part, frozen=True):
     @property
     def spatial_factor(self) -> int:
         """Pixels per latent cell along an axis."""
-        return 2 ** len(self.channel_multipliers)
+        return 1 << len(self.channel_multipliers)
 
     @property
     def temporal_factor(self) -> int:
         """Images per latent frame after the first."""
-        return int(2 ** sum(self.temporal_downsample))
+        return 1 << sum(self.temporal_downsample)
 
 
 class MemorySizes(_Part, frozen=True):
@@ -249,7 +249,8 @@ def _complaints(c: InferenceContract) -> list[str]:
         "observations.height": views.height, "observations.width": views.width,
         "observations.steps_per_image": views.steps_per_image, "actions.horizon": actions.horizon,
         "actions.action_dim": actions.action_dim, "actions.state_dim": actions.state_dim,
-        "conventions.text_len": c.conventions.text_len, "conventions.num_steps": c.conventions.num_steps,
+        "conventions.text_len": c.conventions.text_len,
+        "conventions.num_steps": c.conventions.num_steps,
     }  # fmt: skip
     found = [
         f"{name} is {value}; expected at least 1" for name, value in sizes.items() if value < 1
@@ -308,7 +309,8 @@ def _mismatches(c: InferenceContract) -> list[str]:
     cameras = 1 if views.mosaic == "single" else 3
     if len(views.cameras) != cameras or len(set(views.cameras)) != cameras:
         found.append(
-            f"mosaic '{views.mosaic}' takes {cameras} different cameras; found {list(views.cameras)}"
+            f"mosaic '{views.mosaic}' takes {cameras} different cameras; "
+            f"found {list(views.cameras)}"
         )
     if cameras == 3 and (views.height % 3 or views.width % 2):
         found.append(

@@ -50,12 +50,12 @@ class Affine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "check the joint encoders, and hold the arms until they answer"
             )
         scaled = values * np.array(self.scale) + np.array(self.offset)
-        return np.clip(scaled, -self.clamp, self.clamp).astype(np.float32)
+        return np.asarray(np.clip(scaled, -self.clamp, self.clamp), np.float32)
 
     def raw(self, normalized: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return values [..., n] in the robot's units."""
         values = np.asarray(normalized, np.float64)
-        return (values - np.array(self.offset)) / np.array(self.scale)
+        return np.asarray((values - np.array(self.offset)) / np.array(self.scale))
 
 
 class Normalization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

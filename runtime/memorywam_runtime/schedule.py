@@ -10,9 +10,7 @@ __all__ = ["euler_steps"]
 NUM_TRAIN_TIMESTEPS = 1000
 
 
-def euler_steps(
-    num_steps: int, shift: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def euler_steps(num_steps: int, shift: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return timesteps [S] (0 .. 1000) and Euler steps [S] (negative, summing to -1).
 
     sigma_i = s u / (1 + (s - 1) u) at u = 1 - i / S (FastWAM, `scheduler_continuous.py`),

@@ -25,7 +25,8 @@ _STORAGE: dict[str, Any] = {
 
 def storage_dtype(dtype: DType) -> np.dtype[Any]:
     """Return the numpy type that holds a tensor's elements."""
-    return np.dtype(_STORAGE[dtype])
+    found: np.dtype[Any] = np.dtype(_STORAGE[dtype])
+    return found
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

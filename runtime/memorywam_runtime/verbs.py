@@ -94,16 +94,7 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _bundle(manifest: "Manifest") -> Outcome:
     """Tell of the whole bundle."""
-    graphs = {
-        name: {
-            "file": entry.file,
-            "inputs": len(entry.inputs),
-            "outputs": len(entry.outputs),
-            "bytes": manifest.files[entry.file].num_bytes,
-            "sha256": manifest.files[entry.file].sha256,
-        }
-        for name, entry in manifest.graphs.items()
-    }
+    graphs = _graphs(manifest)
     memory, plan = _memory(manifest), manifest.memory
     rows: list[tuple[str, str, str]] = [
         ("contract", manifest.contract.name, manifest.contract_hash),
@@ -167,6 +158,20 @@ def _bundle(manifest: "Manifest") -> Outcome:
         },
         note=f"{len(manifest.files)} files, {total / 1e6:,.1f} MB; every hash is right",
     )
+
+
+def _graphs(manifest: "Manifest") -> dict[str, dict[str, Any]]:
+    """Return each graph's file and number of tensors."""
+    return {
+        name: {
+            "file": entry.file,
+            "inputs": len(entry.inputs),
+            "outputs": len(entry.outputs),
+            "bytes": manifest.files[entry.file].num_bytes,
+            "sha256": manifest.files[entry.file].sha256,
+        }
+        for name, entry in manifest.graphs.items()
+    }
 
 
 def _memory(manifest: "Manifest") -> list[dict[str, int]]:

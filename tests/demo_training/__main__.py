@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from memorywam_export.presets import contract_from_preset
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Visible
-from memorywam_robot.sim.tasks import INSTRUCTIONS, TASKS
+from memorywam_robot.sim.tasks import INSTRUCTIONS, TASKS, script_from_seed
 from memorywam_runtime.contract import (
     InferenceContract,
     contract_from_json,
@@ -27,6 +27,7 @@ from tests.demo_training.episodes import record_all
 from tests.demo_training.policy import Batches, open_loop_accuracy, train_policy
 from tests.demo_training.prompts import embedding_from_text
 
+FIRST_SEEDS = {"train": 100_000, "held_out": 900_000}
 ABLATIONS = {
     "all": Visible(),
     "no_anchors": Visible(anchors=False),
@@ -62,12 +63,11 @@ def main() -> None:
 
 
 def record(args: argparse.Namespace, contract: InferenceContract) -> None:
-    """Write train.npz (seeds from 100,000) and held_out.npz (seeds from 900,000)."""
+    """Write train.npz and held_out.npz."""
     start = time.monotonic()
-    for name, count, seed in (("held_out", 30, 900_000), ("train", args.episodes, 100_000)):
-        record_all(
-            contract, args.work / f"{name}.npz", episodes_per_task=count, first_seed=seed
-        )
+    for name, count in (("held_out", 30), ("train", args.episodes)):
+        path, seed = args.work / f"{name}.npz", FIRST_SEEDS[name]
+        record_all(contract, path, episodes_per_task=count, first_seed=seed)
     print(f"recorded in {time.monotonic() - start:.0f} s", flush=True)
 
 
@@ -114,6 +114,7 @@ def train(args: argparse.Namespace, contract: InferenceContract) -> None:
     stats = statistics(args.work / "train.npz")
     sets = {name: batches(args.work, name, stats, contract) for name in ("train", "held_out")}
     curve = {}
+    averaged = model
     for step, averaged in train_policy(
         model,
         sets["train"],
@@ -185,8 +186,23 @@ def batches(
         states=normalized(found["states"], stats["state"]["default"]),
         chunks=normalized(found["chunks"], stats["action"]["default"]),
         contexts=contexts,
+        cue_end=torch.tensor(cue_ends(found["task"], name)),
         **{key: torch.from_numpy(found[key]) for key in ("task", "target", "go", "length")},
     )
+
+
+def cue_ends(tasks: np.ndarray, name: str) -> list[int]:
+    """Return the last frame of each episode's cue, from the script of its seed.
+
+    Episodes stand in the order in which `record_all` made them.
+    """
+    ends = []
+    for index, task in enumerate(TASKS):
+        count = int((tasks == index).sum())
+        seeds = list(range(FIRST_SEEDS[name], FIRST_SEEDS[name] + count))
+        order = [seed for i in range(8) for seed in seeds[i::8]]
+        ends += [max(script_from_seed(task, seed).cue_frames) for seed in order]
+    return ends
 
 
 def normalized(values: np.ndarray, stats: dict[str, list[float]]) -> torch.Tensor:

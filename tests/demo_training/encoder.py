@@ -15,13 +15,12 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, channels: int, num_values: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(channels, 128), nn.GELU(), nn.Linear(128, num_values)
-        )
+        self.layers = nn.Sequential(nn.Linear(channels, 128), nn.GELU(), nn.Linear(128, num_values))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Return [B, n, rows, columns, values] of latents [B, C, n, rows, columns]."""
-        return self.layers(latents.movedim(1, -1))
+        found: torch.Tensor = self.layers(latents.movedim(1, -1))
+        return found
 
 
 def train_encoder(
@@ -46,18 +45,22 @@ def train_encoder(
     encoder = CausalEncoder(contract.vae)
     factor, per_frame = contract.vae.spatial_factor, contract.images_per_frame
     decoder = PatchDecoder(contract.vae.latent_channels, per_frame * 3 * factor * factor)
-    # Pixels that never change carry no news: weigh each by how much it varies.
+    # What never changes is no news: without its removal the background takes 98 % of the latents'
+    # variance, and the experts do not see the lamps.
     sample = images[rng.choice(len(images), min(64, len(images)), replace=False)]
-    spread = torch.from_numpy(sample.reshape(-1, *sample.shape[2:]).std(0) / 127.5).float()
-    weight = (1 / (spread + 0.05)).permute(2, 0, 1)  # [3, H, W]
+    pixels = torch.from_numpy(sample.reshape(-1, *sample.shape[2:])).float() / 127.5 - 1
+    std, mean = (value.permute(2, 0, 1)[:, None] for value in torch.std_mean(pixels, dim=0))
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=num_steps)
     num_groups = 3
     for step in range(num_steps):
         clip = _clips(images, rng, batch, num_groups, per_frame)
-        latents = encoder.encode(clip)[:, :, 1:]
-        target = _patches((clip * weight[:, None])[:, :, 1:], per_frame, factor)
+        latents = encoder.encode(clip)
+        news = (clip - mean) / (std + 0.05)
+        # The first latent stands for one image: it is asked for that image four times.
+        news = torch.cat((news[:, :, :1].expand(-1, -1, per_frame, -1, -1), news[:, :, 1:]), 2)
+        target = _patches(news, per_frame, factor)
         scale = latents.pow(2).mean()
         loss = (decoder(latents) - target).pow(2).mean() + 0.01 * (scale - 1).pow(2)
         optimizer.zero_grad()
@@ -96,4 +99,5 @@ def _patches(video: torch.Tensor, per_frame: int, factor: int) -> torch.Tensor:
     """Return [B, n, rows, columns, per_frame * 3 * factor^2] of video [B, 3, per_frame n, H, W]."""
     groups = video.unflatten(2, (-1, per_frame)).unflatten(-1, (-1, factor))
     groups = groups.unflatten(-3, (-1, factor))  # [B, 3, n, t, rows, f, columns, f]
-    return groups.permute(0, 2, 4, 6, 3, 1, 5, 7).flatten(4)
+    patches: torch.Tensor = groups.permute(0, 2, 4, 6, 3, 1, 5, 7).flatten(4)
+    return patches

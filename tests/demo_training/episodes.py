@@ -36,9 +36,7 @@ def record_all(
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def _record(
-    contract: InferenceContract, task: str, seeds: Sequence[int]
-) -> dict[str, np.ndarray]:
+def _record(contract: InferenceContract, task: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """Return the arrays of these seeds of one task."""
     rows: dict[str, list[np.ndarray]] = {
         key: [] for key in ("images", "states", "chunks", "task", "target", "go", "length")

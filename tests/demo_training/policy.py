@@ -1,5 +1,6 @@
 """Train the demo's experts and gist bank on latents of expert episodes, by flow matching."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ LATENT_NOISE = 0.15
 """Largest share of noise mixed into clean latents (the paper's conditioning noise, reduced)."""
 CHUNK_WEIGHTS = (1.0, 0.5, 0.2)
 """Of the press, the return, and one chunk of waiting: the three that each episode is asked for."""
+CURRICULUM = 0.6
+"""Share of the steps in which waiting is cut short: from short waits the lamp's meaning is learned
+in minutes, from long ones alone not in an hour."""
 SIGMA_SHIFT = 3.0
 """Noisier than the paper's timesteps: only from noise must memory tell which button; a chunk that
 is half clean shows it."""
@@ -41,6 +45,8 @@ class Batches:
     task: torch.Tensor
     target: torch.Tensor
     go: torch.Tensor
+    cue_end: torch.Tensor
+    """Last frame in which the cue is lit."""
     length: torch.Tensor
 
     def at(self, rows: torch.Tensor) -> "Batches":
@@ -84,7 +90,8 @@ def train_policy(
     mean_loss = 0.0
     for step in range(1, num_steps + 1):
         rows = torch.randint(len(batches.task), (batch,))
-        loss = _loss(model, batches.at(rows))
+        wait = 1.0 if step > CURRICULUM * num_steps else float(torch.rand(()))
+        loss = _loss(model, shortened(batches.at(rows), wait * step / (CURRICULUM * num_steps)))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -93,9 +100,41 @@ def train_policy(
         averaged.update_parameters(model)
         mean_loss = loss.item() if step == 1 else 0.98 * mean_loss + 0.02 * loss.item()
         if step % 250 == 0 or step == num_steps:
-            accuracy = open_loop_accuracy(averaged.module, held_out)
+            smooth = averaged.module
+            assert isinstance(smooth, MemoryWam)
+            accuracy = open_loop_accuracy(smooth, held_out)
             print(f"policy {step:5d} loss {mean_loss:.4f} {accuracy}", flush=True)
-            yield step, averaged.module
+            yield step, smooth
+
+
+def shortened(episodes: Batches, wait: float) -> Batches:
+    """Cut a share of the dark frames between the cue and the go lamp out of each episode.
+
+    The arms rest and nothing changes in those frames, so what remains is an episode that could
+    have happened, with a shorter wait.
+
+    Args:
+        episodes: A batch.
+        wait: Share of the dark frames that stay, 0 to 1; 1 or more changes nothing.
+    """
+    if wait >= 1:
+        return episodes
+    dark = episodes.go - episodes.cue_end - 1
+    drop = ((1 - wait) * dark).round().long()
+    length = int((episodes.length - drop).max())
+    place = torch.arange(length)[None]
+    jump = torch.where(place > episodes.cue_end[:, None], drop[:, None], 0)
+    frames = torch.minimum(place + jump, episodes.length[:, None] - 1)
+    row = torch.arange(len(frames))[:, None]
+    return dataclasses.replace(
+        episodes,
+        latents=episodes.latents.transpose(1, 2)[row, frames].transpose(1, 2),
+        states=episodes.states[row, frames],
+        chunks=episodes.chunks[row, frames],
+        go=episodes.go - drop,
+        length=episodes.length - drop,
+        cue_end=episodes.cue_end,
+    )
 
 
 @torch.no_grad()
@@ -192,7 +231,8 @@ def chunk_velocities(
             return attend(q, torch.cat((memory_k, k), 2), torch.cat((memory_v, v), 2), bias)
 
         x = block(x, e, tables, over_memory, cross_layer)
-    return model.action.velocity(x).unflatten(1, (count, horizon))
+    found: torch.Tensor = model.action.velocity(x).unflatten(1, (count, horizon))
+    return found
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ CONTRACTS = {
         gist_timestep=500.0,
     ),
 }
-NUM_FRAMES = 9
+NUM_FRAMES = 8
 
 
 def random_checkpoint(contract, seed=0):
@@ -44,7 +44,9 @@ def random_checkpoint(contract, seed=0):
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_every_graph_is_the_same_in_onnx(name, opset, tmp_path):
     checkpoint = random_checkpoint(CONTRACTS[name])
-    options = ExportOptions(opset=opset, max_frames=32, graphs=("action_denoise",))
+    # action_denoise never writes memory: it is the same graph in both forms.
+    extra = ("action_denoise",) if name == "history" and opset == 24 else ()
+    options = ExportOptions(opset=opset, max_frames=32, graphs=extra)
     manifest = export_bundle(checkpoint, tmp_path / "bundle", options)
     assert manifest.cache_write == ("in_place" if opset == 24 else "copy")
     checks, data = verify_bundle(tmp_path / "bundle", checkpoint, num_frames=NUM_FRAMES)

@@ -1,6 +1,7 @@
 """The slot memory equals the whole episode under one mask, for every convention."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,11 +63,11 @@ def slot_velocities(model, episode, cache_write, visible):
     return np.stack(velocities), torch.cat(latents, dim=2)
 
 
-CONVENTIONS = [
+CONVENTIONS: list[dict[str, Any]] = [
     {"recent_includes_current": a, "visual_sees_own_gist": b, "action_history": c}
     for a, b, c in itertools.product([True, False], repeat=3)
 ]
-OTHERS = [
+OTHERS: list[dict[str, Any]] = [
     {"action_position": "row_below", "gist_hw_marker": (0.0, 0.0)},
     {"action_position": "sequence", "modulation_dtype": "float32"},
     {"gist_timestep": 500.0, "clean_timestep": 10.0},

@@ -26,7 +26,7 @@ def encoder_dir(tmp_path_factory):
     ).save_pretrained(path)
     torch.manual_seed(0)
     config = UMT5Config(
-        vocab_size=64, d_model=10, d_kv=4, d_ff=16, num_layers=2, num_heads=2, is_encoder_decoder=False
+        vocab_size=64, d_model=10, d_kv=4, d_ff=16, num_layers=2, num_heads=2
     )
     UMT5EncoderModel(config).save_pretrained(path)
     return path

@@ -62,7 +62,9 @@ def random_episode(contract: InferenceContract, num_frames: int, seed: int = 0) 
     rng = np.random.default_rng(seed)
     views, actions = contract.observations, contract.actions
     single = contract.conventions.vae_history == "single_frame"
-    counts = [1 if single or frame == 0 else contract.images_per_frame for frame in range(num_frames)]
+    counts = [
+        1 if single or frame == 0 else contract.images_per_frame for frame in range(num_frames)
+    ]
     context = np.zeros((1, contract.conventions.text_len, contract.text_dim))
     context[:, :3] = rng.standard_normal((1, 3, contract.text_dim))
     chunk = (num_frames, actions.horizon, actions.action_dim)

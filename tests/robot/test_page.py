@@ -27,7 +27,7 @@ REPORT = {
         ],
     },
     "stages_ms": {"chunk": {"p50": 4.25, "p99": 9.5}},
-    "latency_ms_by_frame": {"remember": [[1, 2.0], [2, 3.0]], "act": [[1, 6.0], [2, 5.0]]},
+    "latency_ms_by_frame": {"vae_step": [[8, 2.0], [256, 3.0]], "chunk": [[1, 6.0], [256, 5.0]]},
     "rows_per_frame": {"in_full": 6, "as_gist": 4},
     "memory_bytes_by_frame": [[1, 1 << 20], [256, 3 << 20]],
     "memory_bytes_by_frame_keeping_everything": [[1, 1 << 20], [256, 8 << 20]],

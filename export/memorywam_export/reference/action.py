@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from memorywam_export.reference.blocks import Block, text_stem, time_stem
+from memorywam_export.reference.blocks import Block, first_weight, text_stem, time_stem
 from memorywam_export.reference.schedule import time_sinusoid
 from memorywam_export.reference.video import residual_dtype
 from memorywam_runtime.contract import InferenceContract
@@ -35,7 +35,7 @@ class ActionExpert(nn.Module):
 
     def modulation(self, timestep: torch.Tensor) -> torch.Tensor:
         """Return e [..., 6, hidden] of timesteps [...] in 0 .. 1000."""
-        weight = self.time_embedding[0].weight
+        weight = first_weight(self.time_embedding)
         e0 = self.time_embedding(time_sinusoid(timestep, self.contract.time_dim).to(weight.dtype))
         e = self.time_projection(e0).unflatten(-1, (6, -1))
         return e.to(residual_dtype(self.contract, weight.dtype))  # type: ignore[no-any-return]

@@ -70,7 +70,8 @@ class _Projections(nn.Module):
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         """Split [B, n, H * D] into [B, H, n, D]."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: torch.Tensor = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
 
 class SelfAttention(_Projections):

@@ -8,7 +8,7 @@ from torch import nn
 
 from memorywam_export.reference.attention import CrossAttention, SelfAttention
 
-__all__ = ["Attend", "Block", "text_stem", "time_stem"]
+__all__ = ["Attend", "Block", "first_weight", "text_stem", "time_stem"]
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(q, k, v), each [B, H, n, D], to [B, n, H * D]: the caller decides what else is attended."""
@@ -93,6 +93,13 @@ def time_stem(time_dim: int, hidden: int) -> tuple[nn.Sequential, nn.Sequential]
     """Return time_embedding (sinusoid to e0) and time_projection (e0 to six modulations)."""
     embedding = nn.Sequential(nn.Linear(time_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
     return embedding, nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden))
+
+
+def first_weight(stem: nn.Sequential) -> torch.Tensor:
+    """Return the weight of a stem's first map; it tells type and device."""
+    first = stem[0]
+    assert isinstance(first, nn.Linear)
+    return first.weight
 
 
 def _modulated(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -44,9 +44,7 @@ class MemoryWam(nn.Module):
         """The action expert."""
         return self.mixtures["action"]  # type: ignore[return-value]
 
-    def text_keys_values(
-        self, context: torch.Tensor
-    ) -> tuple[list[KeysValues], list[KeysValues]]:
+    def text_keys_values(self, context: torch.Tensor) -> tuple[list[KeysValues], list[KeysValues]]:
         """Return per-layer cross-attention keys and values of a context, video then action.
 
         Args:
@@ -68,6 +66,6 @@ def _cross_keys_values(blocks: nn.ModuleList, context: torch.Tensor) -> list[Key
     """Return each block's keys and values [B, H, T, D] of a context [B, T, hidden]."""
     found = []
     for block in blocks:
-        assert isinstance(block, Block)  # noqa: S101 - narrows ModuleList's element type
+        assert isinstance(block, Block)
         found.append((block.cross_attn.keys(context), block.cross_attn.values(context)))
     return found

@@ -185,7 +185,9 @@ def _cross(
     seen = torch.ones(own.shape[0], episode.context.shape[1], dtype=torch.bool)
     bias = _bias(torch.cat((seen, own), dim=1).repeat(repeats, 1), text[0][0])
     return [
-        partial(_cross_attend, text_k=torch.cat((k, sk), 2), text_v=torch.cat((v, sv), 2), bias=bias)
+        partial(
+            _cross_attend, text_k=torch.cat((k, sk), 2), text_v=torch.cat((v, sv), 2), bias=bias
+        )
         for (k, v), (sk, sv) in zip(text, state, strict=True)
     ]
 

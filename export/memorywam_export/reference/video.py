@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from memorywam_export.reference.blocks import Block, text_stem, time_stem
+from memorywam_export.reference.blocks import Block, first_weight, text_stem, time_stem
 from memorywam_export.reference.schedule import time_sinusoid
 from memorywam_runtime.contract import InferenceContract
 
@@ -53,7 +53,7 @@ class VideoExpert(nn.Module):
             times = [conventions.clean_timestep] * self.contract.num_visual
             times += [conventions.gist_timestep] * self.contract.memory.num_gists
         timestep = torch.tensor([times], dtype=torch.float64, device=device)
-        weight = self.time_embedding[0].weight
+        weight = first_weight(self.time_embedding)
         e0 = self.time_embedding(time_sinusoid(timestep, self.contract.time_dim).to(weight.dtype))
         e = self.time_projection(e0).unflatten(-1, (6, -1))
         return e.to(residual_dtype(self.contract, weight.dtype))  # type: ignore[no-any-return]

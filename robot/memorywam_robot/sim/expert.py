@@ -68,14 +68,15 @@ class Expert:
         first = 7 * (self._side == "right")
         joints = start[first : first + 6].copy()
         down = np.array([0.0, 0.0, -1.0])
+        tip, pointing, jacobian = self._world.tip_and_jacobian(self._side, joints)
         for _ in range(200):
-            tip, pointing, jacobian = self._world.tip_and_jacobian(self._side, joints)
             error = np.concatenate((place - tip, 0.3 * np.cross(pointing, down)))
             if np.linalg.norm(place - tip) < _IK_TOLERANCE_M / 10:
                 break
             weighted = jacobian * np.array([1, 1, 1, 0.3, 0.3, 0.3])[:, None]
             step = weighted.T @ np.linalg.solve(weighted @ weighted.T + 1e-4 * np.eye(6), error)
             joints += np.clip(step, -0.2, 0.2)
+            tip, pointing, jacobian = self._world.tip_and_jacobian(self._side, joints)
         if np.linalg.norm(place - tip) > _IK_TOLERANCE_M:
             raise MemorywamError(f"the {self._side} arm cannot reach {place.round(3).tolist()} m")
         pose = self._world.home

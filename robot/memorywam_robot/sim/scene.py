@@ -1,5 +1,8 @@
 """The simulated table: two arms, three buttons, five lamps and the cameras, as a MuJoCo model."""
 
+# mujoco's compiled module names nothing to a type checker.
+# pyright: reportAttributeAccessIssue=false
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray

@@ -1,5 +1,8 @@
 """The simulated robot: reset to a script, step by joint targets, observe through its cameras."""
 
+# mujoco's compiled module names nothing to a type checker.
+# pyright: reportAttributeAccessIssue=false
+
 from types import TracebackType
 from typing import Any
 

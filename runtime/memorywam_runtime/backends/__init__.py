@@ -35,6 +35,7 @@ class Engine(Protocol):
         Raises:
             InputError: a name is missing or left over.
         """
+        ...
 
 
 class Backend(Protocol):
@@ -48,6 +49,7 @@ class Backend(Protocol):
         Raises:
             BundleError: the file is not a graph, or its tensors are not those of the manifest.
         """
+        ...
 
     def flat(self, num_elements: int, spec: TensorSpec) -> Array:
         """Return a zeroed one-dimensional buffer of the spec's type."""
@@ -60,6 +62,7 @@ class Backend(Protocol):
 
     def read(self, array: Array) -> NDArray[Any]:
         """Return a host copy of an array."""
+        ...
 
     def copy_rows(
         self, target: Array, target_row: int, source: Array, source_row: int, num_rows: int
@@ -80,7 +83,7 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
 """Name to (module, class, how to get what it needs)."""
 
 
-def backend_from_name(name: str, **options: Any) -> Backend:
+def backend_from_name(name: str, **options: object) -> Backend:
     """Return a new backend.
 
     Args:

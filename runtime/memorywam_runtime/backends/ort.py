@@ -27,7 +27,9 @@ _ORT_TYPES = {
 class OrtRun:
     """One IOBinding; running it allocates no tensor that crosses the graph's edge."""
 
-    def __init__(self, session: ort.InferenceSession, binding: Any, arrays: list[Any]) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, binding: ort.IOBinding, arrays: list[Any]
+    ) -> None:
         self._session = session
         self._binding = binding
         self._arrays = arrays  # the binding holds bare pointers: keep their owners alive
@@ -111,7 +113,7 @@ def _sizes(shape: Sequence[int | str | None]) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else -1 for size in shape)
 
 
-def _element(array: NDArray[Any]) -> Any:
+def _element(array: NDArray[Any]) -> object:
     """Return the element type that onnxruntime binds."""
     if array.dtype == storage_dtype("bfloat16"):
         return 16  # TensorProto.BFLOAT16
