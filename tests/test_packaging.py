@@ -36,6 +36,9 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None
     assert not [name for name in names if "test" in Path(name).parts or name.endswith(".pyc")]
     (metadata,) = information
     assert f"{metadata}/licenses/LICENSE" in names
+    assert "memorywam_runtime/manifest.schema.json" in names
+    for name in ("model.safetensors", "contract.json", "prompts.safetensors"):
+        assert f"memorywam_robot/checkpoint/{name}" in names
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
@@ -51,13 +54,13 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_the_robots_installation(wheel: Path, tmp_path: Path) -> None:
+def test_the_robots_installation(wheel: Path, tmp_path: Path, tiny_bundle: Path) -> None:
     """One environment for all that is asked of it: making it takes most of the time."""
     python = _robot_python(wheel, tmp_path / "robot")
     _pip_finds_no_conflict(python)
     _nothing_of_the_workshop_is_there(python)
     _the_program_answers(python)
-    _a_bundle_runs(python)
+    _a_bundle_runs(python, tiny_bundle)
 
 
 def _robot_python(wheel: Path, folder: Path) -> Path:
@@ -90,16 +93,25 @@ def _the_program_answers(python: Path) -> None:
     assert "torch" not in told["versions"]
 
 
-def _a_bundle_runs(python: Path) -> None:
-    """Open a bundle and make a chunk of actions, in that environment."""
-    # The tiny bundle joins here; until then: every module that the robot runs on can be imported.
-    code = (
-        "import importlib, pkgutil, memorywam_runtime as package\n"
-        "for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "    if not found.name.endswith('.trt'):\n"
-        "        importlib.import_module(found.name)\n"
-    )
-    _called(python, "-c", code)
+def _a_bundle_runs(python: Path, bundle: Path) -> None:
+    """Open a bundle, remember two frames and make a chunk of actions, in that environment."""
+    code = """
+import sys
+import numpy as np
+from memorywam_runtime import Observation, Policy, open_bundle
+
+policy = Policy(open_bundle(sys.argv[1], num_threads=1))
+policy.reset("random")
+images = {name: np.full((48, 64, 3), 7, np.uint8) for name in policy.contract.observations.cameras}
+for _ in range(2):
+    steps = policy.expected_steps()
+    policy.remember([Observation(images=images, state=np.zeros(14), step=s) for s in steps])
+    chunk = policy.act(np.zeros(14))
+assert chunk.shape == (16, 14) and np.isfinite(chunk).all() and np.ptp(chunk) > 0
+assert not {"torch", "onnx"} & set(sys.modules)
+print(policy.num_frames)
+"""
+    assert _called(python, "-c", code, bundle) == "2\n"
 
 
 def _called(*words: object) -> str:

@@ -82,8 +82,8 @@ def graph_modules(model: MemoryWam, cache_write: CacheWrite) -> dict[str, nn.Mod
 def memory_plan(
     contract: InferenceContract, max_frames: int, on_full: str, bytes_per_element: int
 ) -> MemoryPlan:
-    """Return the gist buckets up to a capacity: 32, 128, 512, ... frames, then the capacity."""
-    buckets = [size for size in (32, 128, 512, 2048) if size < max_frames]
+    """Return the gist buckets up to a capacity: 32, 64, 128, ... frames, then the capacity."""
+    buckets = [32 << k for k in range(16) if 32 << k < max_frames]
     width = 2 * contract.num_layers * contract.attention_width
     return MemoryPlan(
         max_frames=max_frames,

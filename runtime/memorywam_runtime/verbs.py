@@ -94,16 +94,15 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _bundle(manifest: "Manifest") -> Outcome:
     """Tell of the whole bundle."""
+    import msgspec
+
     graphs = _graphs(manifest)
     memory, plan = _memory(manifest), manifest.memory
+    form = f"opset {manifest.opset}, memory written {manifest.cache_write.replace('_', ' ')}"
     rows: list[tuple[str, str, str]] = [
         ("contract", manifest.contract.name, manifest.contract_hash),
         ("source", manifest.source.checkpoint, manifest.source.sha256[:12]),
-        (
-            "form",
-            manifest.precision,
-            f"opset {manifest.opset}, memory written {manifest.cache_write.replace('_', ' ')}",
-        ),
+        ("form", manifest.precision, form),
     ]
     rows += [
         ("graph", name, f"{row['inputs']} in, {row['outputs']} out, {row['bytes']:,} bytes")
@@ -134,10 +133,7 @@ def _bundle(manifest: "Manifest") -> Outcome:
         data={
             "contract_hash": manifest.contract_hash,
             "contract": manifest.contract.name,
-            "source": {
-                "checkpoint": manifest.source.checkpoint,
-                "sha256": manifest.source.sha256,
-            },
+            "source": msgspec.to_builtins(manifest.source),
             "precision": manifest.precision,
             "opset": manifest.opset,
             "cache_write": manifest.cache_write,
@@ -149,10 +145,7 @@ def _bundle(manifest: "Manifest") -> Outcome:
                 "bytes_per_token": plan.bytes_per_token,
                 "by_frames": memory,
             },
-            "prompts": [
-                {"text": p.text, "num_tokens": p.num_tokens, "encoder": p.encoder}
-                for p in manifest.prompts
-            ],
+            "prompts": msgspec.to_builtins(manifest.prompts),
             "bytes": total,
             "versions": manifest.versions,
         },
