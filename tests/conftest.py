@@ -39,9 +39,8 @@ def tiny_bundle_opset20(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 def _bundle(factory: pytest.TempPathFactory, opset: int) -> Iterator[Path]:
     # Imported here: it loads torch, and most tests need none.
-    from tests.fakes.bundles import bundle_once
-
     from memorywam_runtime.bundle import check_bundle
+    from tests.fakes.bundles import bundle_once
 
     path = bundle_once(factory, opset)
     before = (path / "manifest.json").read_bytes()

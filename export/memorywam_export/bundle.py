@@ -15,7 +15,7 @@ from memorywam_export.reference.model import MemoryWam
 from memorywam_export.text_kv import text_arrays
 from memorywam_export.weights import Weight, weight_spans, write_weights
 from memorywam_runtime.bundle import MANIFEST_FILE
-from memorywam_runtime.errors import InputError
+from memorywam_runtime.errors import CheckpointError, InputError
 from memorywam_runtime.files import atomic_directory, sha256_of
 from memorywam_runtime.manifest import (
     SCHEMA_VERSION,
@@ -114,11 +114,26 @@ def export_bundle(
 
 
 def model_from_weights(checkpoint: Checkpoint, path: Path) -> MemoryWam:
-    """Return the reference model on a weights file; tensors are mapped, not read."""
+    """Return the reference model on a weights file; tensors are mapped, not read.
+
+    Raises:
+        CheckpointError: the file does not hold exactly the model's weights.
+    """
     with torch.device("meta"):
         model = MemoryWam(checkpoint.contract)
     with safe_open(path, "pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    wanted = model.state_dict()
+    wrong = sorted(
+        name
+        for name in set(wanted) | set(state)
+        if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+    )
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not hold the model's weights: {len(wrong)} are missing, left over or of "
+            f"another shape, among them {wrong[:4]}"
+        )
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval().requires_grad_(requires_grad=False)
 

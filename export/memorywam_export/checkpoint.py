@@ -221,9 +221,12 @@ def _load_pt(path: Path) -> dict[str, object]:
         mapped = zipfile.is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for damaged and for unsafe files
+        # Torch's own text is a page that advises to load the file unsafely: keep the reason alone.
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if "WeightsUnpickler" in line), lines[0])
         raise CheckpointError(
-            f"{path} cannot be read as plain tensors: {error}; it is damaged, or holds objects "
-            "that would run code"
+            f"{path} cannot be read as plain tensors: {reason.partition(' Please')[0].strip()}; it "
+            "is damaged, or holds objects that would run code"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: found {type(content).__name__}; expected a dictionary")

@@ -113,7 +113,7 @@ class Session:
 
     def remember(
         self,
-        pixels: NDArray[np.float32],
+        pixels: NDArray[np.floating],
         executed: NDArray[np.floating] | None = None,
         state: NDArray[np.floating] | None = None,
     ) -> int:
@@ -156,7 +156,7 @@ class Session:
         self._update()
         return self.memory.num_frames - 1
 
-    def check_images(self, pixels: NDArray[np.float32]) -> None:
+    def check_images(self, pixels: NDArray[np.floating]) -> None:
         """Refuse a wrong count, size or type of images.
 
         Raises:
@@ -264,7 +264,7 @@ class Session:
         """Return the spec of one mosaic."""
         return self.manifest.graphs["vae_first"].inputs[0]
 
-    def _step_encoder(self, pixels: NDArray[np.float32]) -> None:
+    def _step_encoder(self, pixels: NDArray[np.floating]) -> None:
         """Run the encoder over a group of images."""
         last = self.buffers.fixed(self._image_spec(), name="last_image")
         if self.contract.conventions.vae_history == "windowed":
@@ -277,7 +277,7 @@ class Session:
         self._turn = 1 - self._turn
         self._keep_last_image(pixels)
 
-    def _keep_last_image(self, pixels: NDArray[np.float32]) -> None:
+    def _keep_last_image(self, pixels: NDArray[np.floating]) -> None:
         """Keep the newest image, with which a windowed encoder starts the next group."""
         last = self.buffers.fixed(self._image_spec(), name="last_image")
         self.backend.write(last, pixels[:, :, -1:])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ from memorywam_runtime.errors import BundleError, InputError, MissingPartError
 from memorywam_runtime.files import sha256_of
 from memorywam_runtime.memory import Visible
 
-OPTIONS = {"num_threads": 1, "spin": False}
+OPTIONS: dict[str, Any] = {"num_threads": 1, "spin": False}
 
 
 @pytest.fixture
@@ -59,7 +60,9 @@ def test_a_bundle_may_be_moved(bundle, tmp_path):
 
 def test_what_is_no_bundle_is_said_to_be_none(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(BundleError, match=r"no bundle at .*has no manifest.json; make one with"):
+        with pytest.raises(
+            BundleError, match=r"no bundle at .*has no manifest.json; make one with"
+        ):
             open_bundle(path)
 
 
@@ -141,7 +144,7 @@ def test_the_contract_asked_for_must_be_the_bundles(tiny_bundle):
 
 
 def test_an_unknown_backend_lists_the_known(tiny_bundle):
-    with pytest.raises(MissingPartError, match="unknown backend 'abacus'; expected one of .*ort"):
+    with pytest.raises(MissingPartError, match=r"unknown backend 'abacus'; expected one of .*ort"):
         open_bundle(tiny_bundle, backend="abacus")
 
 
@@ -219,7 +222,9 @@ MISMATCHES = [
 @pytest.mark.parametrize("change", MISMATCHES)
 def test_a_graph_with_other_tensors_than_the_manifest_is_refused(bundle, change):
     edit_manifest(bundle, change)
-    with pytest.raises(BundleError, match=r"are not those of the manifest; .*differ in|not fit the"):
+    with pytest.raises(
+        BundleError, match=r"are not those of the manifest; .*differ in|not fit the"
+    ):
         open_bundle(bundle, **OPTIONS)
 
 

@@ -194,7 +194,9 @@ def test_contradictions_are_named(path, value, message):
 
 
 def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(ContractError, match=r"unknown preset 'no'; available presets: robotwin-384"):
+    with pytest.raises(
+        ContractError, match=r"unknown preset 'no'; available presets: robotwin-384"
+    ):
         contract_from_preset("no")
 
 
@@ -246,9 +248,7 @@ def test_derived_sizes_are_those_of_the_paper():
     assert real.steps_per_frame == 16
     assert real.num_ring_slots == 4
     assert contract_from_preset("d455-256x352").num_visual == 88
-    excluded = msgspec.structs.replace(
-        real, conventions=Conventions(recent_includes_current=False)
-    )
+    excluded = msgspec.structs.replace(real, conventions=Conventions(recent_includes_current=False))
     assert excluded.num_ring_slots == 5
     assert VaeSizes().spatial_factor == 16
     assert VaeSizes().temporal_factor == 4

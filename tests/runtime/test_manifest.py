@@ -1,8 +1,9 @@
 """The manifest: its schema, and JSON that is not one."""
 
 import json
+from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -114,7 +115,12 @@ def test_garbage_is_a_bundle_error(text):
         manifest_from_json(text)
 
 
-GOOD_PLAN = {"max_frames": 40, "gist_buckets": (32, 40), "on_full": "stop", "bytes_per_token": 8}
+GOOD_PLAN: dict[str, Any] = {
+    "max_frames": 40,
+    "gist_buckets": (32, 40),
+    "on_full": "stop",
+    "bytes_per_token": 8,
+}
 
 
 @pytest.mark.parametrize(
@@ -148,11 +154,16 @@ def test_prompts_are_found_by_their_exact_text(text):
     assert manifest.prompt("random ") is None
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=5,
-)  # fmt: skip
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
+)
+
+
+def nested(inner):
+    return st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+
+
+JSON = st.recursive(LEAVES, nested, max_leaves=5)
 
 
 @st.composite

@@ -117,7 +117,9 @@ def test_whole_chunks_are_normalized_row_by_row():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_are_named_by_index(value):
     found = normalization_from_stats(stats(), space())
-    with pytest.raises(InputError, match=rf"joint state: found {value} at index \[1\]; expected fi"):
+    with pytest.raises(
+        InputError, match=rf"joint state: found {value} at index \[1\]; expected fi"
+    ):
         found.state.normalized(np.array([0.0, value]), "joint state")
     chunk = np.zeros((4, 3))
     chunk[2, 1] = value
@@ -128,7 +130,9 @@ def test_values_that_are_not_finite_are_named_by_index(value):
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (2, 1)])
 def test_wrong_sizes_are_refused(shape):
     found = normalization_from_stats(stats(), space())
-    with pytest.raises(InputError, match=r"joint state: found shape \[.*\]; expected \[\.\.\., 2\]"):
+    with pytest.raises(
+        InputError, match=r"joint state: found shape \[.*\]; expected \[\.\.\., 2\]"
+    ):
         found.state.normalized(np.zeros(shape), "joint state")
 
 
@@ -202,5 +206,7 @@ def test_malformed_statistics_are_refused_by_name(content, message):
 
 def test_a_range_upside_down_is_refused():
     changed = broken(lambda s: s["state"]["joint"].update(global_min=[3.0, -4.0]))
-    with pytest.raises(CheckpointError, match=r"global_max is 2.0 and global_min is 3.0 at index 0"):
+    with pytest.raises(
+        CheckpointError, match=r"global_max is 2.0 and global_min is 3.0 at index 0"
+    ):
         normalization_from_stats(changed, space("minmax"))

@@ -132,7 +132,9 @@ def test_executed_actions_are_refused_where_none_are_kept(policy, num_frames):
     if num_frames:
         live(policy, num_frames)
     group = observations_at(policy.contract, policy.expected_steps())
-    message = r"found executed actions; this contract keeps none here \(conventions.action_history\)"
+    message = (
+        r"found executed actions; this contract keeps none here \(conventions.action_history\)"
+    )
     unchanged(policy, message, lambda: policy.remember(group, np.zeros((16, 14))))
 
 
@@ -190,7 +192,7 @@ def test_more_acts_do_not_reach_what_follows(a_rung):
             for _ in range(num_acts):
                 chunk = policy.act(group[-1].state, noise)
         chunks.append(chunk)
-    np.testing.assert_array_equal(*chunks)
+    np.testing.assert_array_equal(chunks[0], chunks[1])
 
 
 def test_a_seed_decides_the_noise(policy):
@@ -362,7 +364,9 @@ def test_actions_that_are_not_finite_are_never_given_out(policy):
     live(policy, 1)
     for array in policy.session.calls.memory.values():
         array[:, :, 0] = np.nan
-    with pytest.raises(MemorywamError, match=r"after frame 0 has actions that are not finite; hold"):
+    with pytest.raises(
+        MemorywamError, match=r"after frame 0 has actions that are not finite; hold"
+    ):
         policy.act(np.zeros(14))
     policy.reset("random")
     assert np.isfinite(live(policy, 3)).all()

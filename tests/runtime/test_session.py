@@ -100,7 +100,10 @@ def test_after_a_reset_a_session_is_bit_equal_to_another_process(tiny_bundle):
     used.frames(5)
     chunk = Driver(used.session, text).frames(3)[-1]
     found = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tiny_bundle)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, str(tiny_bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert found.stdout.strip() == hashlib.sha256(chunk.tobytes()).hexdigest()
 
@@ -140,8 +143,14 @@ def without(snapshot, name):
 
 
 BAD_SNAPSHOTS = [
-    (lambda s: {"contract_hash": "0" * 64}, r"found a snapshot of contract 000000000000\.\.\.; exp"),
-    (lambda s: {"arrays": without(s, "memory.01.v")}, r"snapshot: missing \['memory.01.v'\], left o"),
+    (
+        lambda s: {"contract_hash": "0" * 64},
+        r"found a snapshot of contract 000000000000\.\.\.; exp",
+    ),
+    (
+        lambda s: {"arrays": without(s, "memory.01.v")},
+        r"snapshot: missing \['memory.01.v'\], left o",
+    ),
     (lambda s: {"arrays": without(s, "last_image")}, r"snapshot: missing \['last_image'\]"),
     (lambda s: {"arrays": s.arrays | {"more": np.zeros(1)}}, r"missing \[\], left over \['more'\]"),
     (
@@ -205,7 +214,11 @@ def pixels(count, dtype=np.float32, height=48):
 @pytest.mark.parametrize(
     ("frames", "given", "message"),
     [
-        (0, pixels(4), r"tensor 'image' .*: found float32 \[1, 3, 4, 48, 32\]; expected .*3, 1, 48"),
+        (
+            0,
+            pixels(4),
+            r"tensor 'image' .*: found float32 \[1, 3, 4, 48, 32\]; expected .*3, 1, 48",
+        ),
         (0, pixels(0), r"tensor 'image' .*: found float32 \[1, 3, 0, 48, 32\]; expected"),
         (0, pixels(1, np.uint8), r"tensor 'image' .*: found uint8"),
         (0, pixels(1, height=32), r"\[1, 3, 1, 32, 32\]; expected float32 \[1, 3, 1, 48, 32\]"),
@@ -340,7 +353,8 @@ def test_the_gist_table_holds_the_slots_gists(driver):
             slot = rows.slot(memory.slot_of(frame)) + rows.num_visual
             table = rows.gist(frame)
             np.testing.assert_array_equal(
-                array[:, :, slot : slot + rows.num_gists], array[:, :, table : table + rows.num_gists]
+                array[:, :, slot : slot + rows.num_gists],
+                array[:, :, table : table + rows.num_gists],
             )
 
 
@@ -557,5 +571,5 @@ def test_where_observations_stand_alone_only_the_newest_counts():
         sessions[0].remember(images, state=episode.states[2])
     sessions[1].remember(episode.pixels[2], state=episode.states[2])
     chunks = [session.denoise(episode.noise[0]) for session in sessions]
-    np.testing.assert_array_equal(*chunks)
+    np.testing.assert_array_equal(chunks[0], chunks[1])
     assert sessions[0].memory.num_frames == 1
