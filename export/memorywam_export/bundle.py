@@ -1,6 +1,7 @@
 """A checkpoint to a bundle: weights, graphs, prompts and manifest in one directory, or nothing."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def export_bundle(
         Progress("export") as progress,
     ):
         progress.update(0, "weights")
-        _write_weights(checkpoint, draft / WEIGHTS_FILE, PRECISIONS[options.precision])
+        weights_hash = _write_weights(
+            checkpoint, draft / WEIGHTS_FILE, PRECISIONS[options.precision]
+        )
         model = model_from_weights(checkpoint, draft / WEIGHTS_FILE)
         graphs = _write_graphs(model, draft, options, progress)
         prompts = _write_prompts(checkpoint, draft)
@@ -105,7 +108,7 @@ def export_bundle(
             memory=plan,
             normalization=checkpoint.normalization,
             prompts=prompts,
-            files=_file_entries(draft),
+            files=_file_entries(draft, {WEIGHTS_FILE: weights_hash}),
             source=SourceEntry(checkpoint=checkpoint.name, sha256=checkpoint.sha256),
             versions=versions(),
         )
@@ -138,14 +141,14 @@ def model_from_weights(checkpoint: Checkpoint, path: Path) -> MemoryWam:
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def _write_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> None:
-    """Copy the checkpoint's own file where its bytes are right, else stream it in this type."""
+def _write_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> str:
+    """Copy the checkpoint's file where its bytes are right, else stream it; return its hash."""
     source = checkpoint.weights_path
     if source is not None and all(weight.dtype == dtype for weight in checkpoint.weights):
         # A copy, not a link: onnx refuses external data with more than one link, as a safeguard.
         shutil.copyfile(source, path)
-        return
-    write_weights(path, [_in_dtype(weight, dtype) for weight in checkpoint.weights])
+        return sha256_of(path)
+    return write_weights(path, [_in_dtype(weight, dtype) for weight in checkpoint.weights])
 
 
 def _in_dtype(weight: Weight, dtype: torch.dtype) -> Weight:
@@ -195,12 +198,11 @@ def _write_prompts(checkpoint: Checkpoint, draft: Path) -> tuple[PromptEntry, ..
     return tuple(entries)
 
 
-def _file_entries(root: Path) -> dict[str, FileEntry]:
-    """Return size and hash of every file of a bundle."""
+def _file_entries(root: Path, known: Mapping[str, str]) -> dict[str, FileEntry]:
+    """Return size and hash of every file of a bundle; those known already are not read again."""
     return {
-        path.relative_to(root).as_posix(): FileEntry(
-            num_bytes=path.stat().st_size, sha256=sha256_of(path)
+        name: FileEntry(
+            num_bytes=(root / name).stat().st_size, sha256=known.get(name) or sha256_of(root / name)
         )
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
+        for name in sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     }

@@ -1,5 +1,7 @@
 """Weights on disk as one safetensors file: read where they lie, written one tensor at a time."""
 
+import hashlib
+import itertools
 import json
 import math
 import struct
@@ -7,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -53,10 +54,11 @@ class Span:
     num_bytes: int
 
 
-def write_weights(path: Path, weights: Iterable[Weight]) -> None:
-    """Write a safetensors file, holding one tensor in memory at a time.
+def write_weights(path: Path, weights: Iterable[Weight]) -> str:
+    """Write a safetensors file, holding one tensor in memory at a time; return its SHA-256.
 
-    The same weights give the same bytes: tensors stand in the order of their names.
+    The same weights give the same bytes: tensors stand in the order of their names. The hash is
+    taken on the way: at the real size, reading 12 GB again costs as much as all the graphs.
     """
     ordered = sorted(weights, key=lambda weight: weight.name)
     header: dict[str, object] = {}
@@ -72,10 +74,13 @@ def write_weights(path: Path, weights: Iterable[Weight]) -> None:
     text = json.dumps(header, separators=(",", ":")).encode()
     # The data starts on a page, so that a reader can map single tensors.
     text += b" " * (-(8 + len(text)) % 4096)
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for weight in ordered:
-            _write_tensor(file, weight)
+        start = memoryview(struct.pack("<Q", len(text)) + text)
+        for chunk in itertools.chain([start], map(_bytes_of, ordered)):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
 
 
 def weight_spans(path: Path) -> dict[str, Span]:
@@ -144,8 +149,8 @@ class _RandomTensor:
         return tensor.reshape(self.shape)
 
 
-def _write_tensor(file: IO[bytes], weight: Weight) -> None:
-    """Append one tensor's bytes."""
+def _bytes_of(weight: Weight) -> memoryview:
+    """Return one tensor's bytes, made now."""
     tensor = weight.load()
     if tuple(tensor.shape) != weight.shape or tensor.dtype != weight.dtype:
         raise CheckpointError(
@@ -153,7 +158,7 @@ def _write_tensor(file: IO[bytes], weight: Weight) -> None:
             f"expected {weight.dtype} {list(weight.shape)}"
         )
     flat: NDArray[np.uint8] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    file.write(flat.data)
+    return flat.data
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A policy: observations to action chunks, on the grid that the model was trained on."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 from memorywam_runtime.bundle import read_prompt
 from memorywam_runtime.errors import CapacityError, InputError, MemorywamError
 from memorywam_runtime.observation import Observation
-from memorywam_runtime.session import Session, SessionSnapshot
+from memorywam_runtime.session import Session
+from memorywam_runtime.snapshot import SessionSnapshot
 from memorywam_runtime.transforms import mosaic_from_images, pixels_from_mosaics
 
 __all__ = ["Policy", "PolicySnapshot"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class PolicySnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,9 +249,16 @@ class Policy:
         return read_prompt(self.session.root, self.session.manifest, instruction)
 
     def _check_length(self, max_steps: int) -> None:
-        """Refuse an episode that memory cannot hold."""
+        """Refuse an episode that memory cannot hold; warn of one that no training reached."""
         plan, rows = self.session.manifest.memory, self.session.memory.rows
         frames = 1 + max_steps // self.contract.steps_per_frame
+        if frames > self.contract.trained_frames:
+            _LOG.warning(
+                "an episode of %d steps reaches frame %d; positions were trained up to %d",
+                max_steps,
+                frames - 1,
+                self.contract.trained_frames - 1,
+            )
         if rows.num_gists and frames > plan.max_frames and plan.on_full != "drop-oldest-gist":
             raise CapacityError(
                 f"an episode of {max_steps} steps needs {frames} frames; the bundle holds "

@@ -16,23 +16,13 @@ from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.memory import Memory, MemoryState, Visible
 from memorywam_runtime.positions import Positions
 from memorywam_runtime.schedule import euler_steps
+from memorywam_runtime.snapshot import SessionSnapshot
 from memorywam_runtime.tensors import TensorSpec, check_names, storage_dtype
 from memorywam_runtime.timing import Timings
 
-__all__ = ["STAGES", "Session", "SessionSnapshot"]
+__all__ = ["STAGES", "Session"]
 
 STAGES = ("vae_first", "vae_step", "cache_update", "state_kv", "action_step", "chunk")
-
-
-class SessionSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a session's state: counters, and every tensor by name."""
-
-    contract_hash: str
-    memory: MemoryState
-    bucket: int
-    turn: int
-    has_state: bool
-    arrays: dict[str, Any]
 
 
 class Session:

@@ -25,9 +25,7 @@ def encoder_dir(tmp_path_factory):
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(path)
     torch.manual_seed(0)
-    config = UMT5Config(
-        vocab_size=64, d_model=10, d_kv=4, d_ff=16, num_layers=2, num_heads=2
-    )
+    config = UMT5Config(vocab_size=64, d_model=10, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
     UMT5EncoderModel(config).save_pretrained(path)
     return path
 

@@ -22,7 +22,8 @@ from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.manifest import Manifest, MemoryPlan
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.policy import PolicySnapshot
-from memorywam_runtime.session import Session, SessionSnapshot
+from memorywam_runtime.session import Session
+from memorywam_runtime.snapshot import SessionSnapshot
 
 __all__ = [
     "RUNGS",

@@ -28,7 +28,7 @@ def test_inspect_tells_how_memory_grows_bucket_by_bucket(tiny_bundle, capsys):
     main(["inspect", str(tiny_bundle), "--json", "-"])
     memory = json.loads(capsys.readouterr().out)["data"]["memory"]
     sizes = {row["frames"]: row for row in memory["by_frames"]}
-    assert list(sizes) == [1, 10, 32, 100, 128, 256]
+    assert list(sizes) == [1, 10, 32, 64, 100, 128, 256]
     # Five slots of 6 visual and 2 gist tokens, 16 of a chunk, then 2 gist tokens a frame.
     assert sizes[10]["rows"] == 5 * 8 + 16 + 32 * 2
     assert sizes[100]["rows"] == 5 * 8 + 16 + 128 * 2
