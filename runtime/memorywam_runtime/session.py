@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +12,7 @@ from memorywam_runtime.buffers import Buffers
 from memorywam_runtime.calls import Calls
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest
-from memorywam_runtime.memory import Memory, MemoryState, Visible
+from memorywam_runtime.memory import Memory, Visible
 from memorywam_runtime.positions import Positions
 from memorywam_runtime.schedule import euler_steps
 from memorywam_runtime.snapshot import SessionSnapshot

@@ -19,7 +19,7 @@ from memorywam_export.prompts import (
 )
 from memorywam_runtime import Policy, open_bundle
 from memorywam_runtime.bundle import check_bundle, read_prompt
-from memorywam_runtime.errors import BundleError, InputError
+from memorywam_runtime.errors import BundleError, InputError, MemorywamError
 
 CONTRACT = contract_from_preset("tiny")
 ROWS = np.random.default_rng(0).standard_normal((3, CONTRACT.text_dim)).astype(np.float32)
@@ -153,7 +153,7 @@ def test_any_text_is_an_instruction(bundle, text):
     remove_prompt(bundle, text)
 
 
-def refused(bundle, message, call, *, error=InputError):
+def refused(bundle, message, call, *, error: type[MemorywamError] = InputError):
     before = state_of(bundle)
     with pytest.raises(error, match=message):
         call()

@@ -262,6 +262,8 @@ def test_a_stopped_job_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
         env=_environment(tmp_path / "site"),
+        # A job in the background of a shell ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -1,6 +1,7 @@
 """States and actions to the model's units and back; statistics that cannot be used."""
 
 import json
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ from memorywam_runtime.normalization import Affine, normalization_from_stats
 MODES = {"zscore": ("mean", "std"), "minmax": ("min", "max"), "quantile": ("q01", "q99")}
 
 
-def space(mode="zscore", clamp=5.0):
+def space(mode: Literal["zscore", "minmax", "quantile"] = "zscore", clamp=5.0):
     return ActionSpace(action_dim=3, state_dim=2, normalization=mode, clamp=clamp)
 
 
