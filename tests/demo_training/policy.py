@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from memorywam_export.reference import oracle
-from memorywam_export.reference.attention import attend
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Episode, Visible, episode_velocities
 from memorywam_export.reference.rope import action_angles, tables_from_angles
@@ -217,20 +216,7 @@ def chunk_velocities(
     e = model.action.modulation(timesteps.repeat_interleave(horizon, dim=1))
     bias = torch.zeros(mask.shape, dtype=x.dtype).masked_fill(~mask, float("-inf"))[:, None]
     cross = oracle._cross(model, episode, of_video=False, tokens_per_frame=horizon)
-    for block, (memory_k, memory_v), cross_layer in zip(
-        model.action.blocks, video, cross, strict=True
-    ):
-
-        def over_memory(
-            q: torch.Tensor,
-            k: torch.Tensor,
-            v: torch.Tensor,
-            memory_k: torch.Tensor = memory_k,
-            memory_v: torch.Tensor = memory_v,
-        ) -> torch.Tensor:
-            return attend(q, torch.cat((memory_k, k), 2), torch.cat((memory_v, v), 2), bias)
-
-        x = block(x, e, tables, over_memory, cross_layer)
+    x = oracle.through_action_blocks(model, x, e, tables, bias, video, cross)
     found: torch.Tensor = model.action.velocity(x).unflatten(1, (count, horizon))
     return found
 

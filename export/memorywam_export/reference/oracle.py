@@ -105,6 +105,31 @@ def _action_velocities(
     cross = _cross(
         model, episode, of_video=False, tokens_per_frame=horizon, repeats=1 + has_history
     )
+    x = through_action_blocks(model, x, e, tables, bias, video, cross)
+    velocity = model.action.velocity(x[:, : num_frames * horizon])
+    return velocity.reshape(batch, num_frames, horizon, -1)
+
+
+def through_action_blocks(
+    model: MemoryWam,
+    x: torch.Tensor,
+    e: torch.Tensor,
+    tables: tuple[torch.Tensor, torch.Tensor],
+    bias: torch.Tensor,
+    video: list[KeysValues],
+    cross: list[partial[torch.Tensor]],
+) -> torch.Tensor:
+    """Return action tokens after all blocks; each reads the video's keys of its own layer.
+
+    Args:
+        model: Gives the blocks.
+        x: Action tokens [B, n, hidden].
+        e: Their timestep modulation [B, n, 6, hidden].
+        tables: RoPE cosines and sines of the action tokens.
+        bias: [B or 1, 1, n, keys] over the video's keys, then the action tokens.
+        video: Keys and values [B, H, S, D] per layer.
+        cross: Cross-attention per layer.
+    """
     for block, (memory_k, memory_v), cross_layer in zip(
         model.action.blocks, video, cross, strict=True
     ):
@@ -119,8 +144,7 @@ def _action_velocities(
             return attend(q, torch.cat((memory_k, k), 2), torch.cat((memory_v, v), 2), bias)
 
         x = block(x, e, tables, over_memory, cross_layer)
-    velocity = model.action.velocity(x[:, : num_frames * horizon])
-    return velocity.reshape(batch, num_frames, horizon, -1)
+    return x
 
 
 def _held(contract: InferenceContract, num_frames: int, visible: Visible) -> torch.Tensor:
