@@ -79,13 +79,12 @@ def checkpoint_from_argument(
             f"no checkpoint at {path}; expected a .pt, a .safetensors file or folder, or "
             "random:PRESET[:SEED]"
         )
-    folder = path if path.is_dir() else path.parent
+    is_folder = path.is_dir()
+    folder, tensors_path = (path, path / WEIGHTS_FILE) if is_folder else (path.parent, path)
     contract = _contract(folder, contract)
-    tensors_path = path / WEIGHTS_FILE if path.is_dir() else path
-    weights_path = None
-    if tensors_path.suffix == ".safetensors":
-        weights = _from_safetensors(tensors_path)
-        weights_path = tensors_path
+    weights_path = tensors_path if tensors_path.suffix == ".safetensors" else None
+    if weights_path:
+        weights = _from_safetensors(weights_path)
     elif tensors_path.suffix in (".pt", ".pth"):
         weights = _from_pt(tensors_path)
     else:
@@ -100,13 +99,13 @@ def checkpoint_from_argument(
         weights |= _prefixed("vae.", _load_pt(vae_path))
         weights_path = None
     used = _strict(weights, contract, tensors_path)
-    stats = stats_path or folder / STATS_FILE
+    stats = _json(stats_path or folder / STATS_FILE)
     return Checkpoint(
         name=path.name,
         sha256=sha256_of(tensors_path),
         contract=contract,
         weights=used,
-        normalization=normalization_from_stats(_json(stats), contract.actions),
+        normalization=normalization_from_stats(stats, contract.actions),
         prompts=_prompts(folder / PROMPTS_FILE, contract),
         weights_path=weights_path if {w.name for w in used} == set(weights) else None,
     )

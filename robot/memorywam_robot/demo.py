@@ -19,8 +19,9 @@ from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.errors import CheckpointError, InputError
 from memorywam_runtime.files import atomic_write
 from memorywam_runtime.report import json_from_data
+from memorywam_runtime.versions import version_of
 
-__all__ = ["SHIPPED_CHECKPOINT", "DemoResult", "demo"]
+__all__ = ["SHIPPED_CHECKPOINT", "DemoResult", "demo", "opset_options"]
 
 SHIPPED_CHECKPOINT = Path(__file__).parent / "checkpoint"
 _FILM = "episode.webp"
@@ -73,7 +74,8 @@ def demo(
     shutil.rmtree(out / "results", ignore_errors=True)
     verbs = VerbCalls(out / "results", tell)
     bundle = str(out / "bundle")
-    verbs.call("export", str(source), "--out", bundle, "--overwrite")
+    opset = opset_options(version_of("onnxruntime") or "")
+    verbs.call("export", str(source), "--out", bundle, "--overwrite", *opset)
     parity = verbs.call("verify", bundle, "--checkpoint", str(source))
     ort = _run_tasks(verbs, bundle, num_episodes, "ort")
     torch = _run_tasks(verbs, bundle, num_episodes, "eager")
@@ -81,6 +83,15 @@ def demo(
     film_caption = _film(verbs, bundle, out / _FILM, ort)
     report = _report(Path(bundle), parity, bench, ort, torch)
     return _written(out, report, film_caption)
+
+
+def opset_options(onnxruntime_version: str) -> tuple[str, ...]:
+    """Return what export needs for this ONNX Runtime: older than 1.24 cannot write in place.
+
+    Python 3.10 gets no newer one.
+    """
+    numbers = tuple(int(part) for part in onnxruntime_version.split(".")[:2] if part.isdecimal())
+    return ("--opset", "20") if numbers and numbers < (1, 24) else ()
 
 
 def _checked(num_episodes: int, checkpoint: Path) -> Path:
@@ -180,7 +191,13 @@ def _written(out: Path, report: Mapping[str, Any], film_caption: str) -> DemoRes
         (f"success, {name}", f"{task['success']:.0%} (torch {task['success_torch']:.0%})", "")
         for name, task in report["tasks"].items()
     ]
-    rows.append(("parity", "", "holds" if report["parity"]["ok"] else "does not hold"))
+    worst = max(
+        check["max_abs"]
+        for check in report["parity"]["checks"]
+        if check["what"].startswith("actions")
+    )
+    verdict = "holds" if report["parity"]["ok"] else "does not hold"
+    rows.append(("parity", f"actions within {worst:.1e}, normalized", verdict))
     rows += [
         (f"stage {stage}", f"{times['p50']:.2f} ms p50, {times['p99']:.2f} ms p99", "")
         for stage, times in report["stages_ms"].items()
