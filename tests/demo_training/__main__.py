@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("stages", nargs="+", choices=["record", "encode", "train"])
     parser.add_argument("--work", type=Path, default=Path("build/demo_training"))
     parser.add_argument("--out", type=Path, default=Path("build/demo_training/checkpoint"))
-    parser.add_argument("--episodes", type=int, default=500, help="per task")
+    parser.add_argument("--episodes", type=int, default=600, help="per task")
     parser.add_argument("--encoder-steps", type=int, default=600)
-    parser.add_argument("--policy-steps", type=int, default=3000)
+    parser.add_argument("--policy-steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=2)
@@ -132,7 +132,7 @@ def train(args: argparse.Namespace, contract: InferenceContract) -> None:
         "batch": args.batch,
         "learning_rate": args.learning_rate,
         "encoder_steps": args.encoder_steps,
-        "episodes_per_task": args.episodes,
+        "episodes_per_task": len(sets["train"].task) // len(TASKS),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round((time.monotonic() - start) / 60, 1),
         "tasks": list(TASKS),
