@@ -1,7 +1,7 @@
 """Backend and Engine: what runs a graph; chosen by name, loaded only when chosen."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,11 @@ class Run(Protocol):
     """One prepared call: inputs and outputs are bound, nothing is allocated by running it."""
 
     def __call__(self) -> None:
-        """Run the graph on what is in the bound tensors now; return when it is done."""
+        """Run the graph on what is in the bound tensors now.
+
+        It may return before the device is done: later calls, writes and reads keep their order;
+        `Backend.finish` waits.
+        """
 
 
 class Engine(Protocol):
@@ -54,8 +58,8 @@ class Backend(Protocol):
     def flat(self, num_elements: int, spec: TensorSpec) -> Array:
         """Return a zeroed one-dimensional buffer of the spec's type."""
 
-    def view(self, flat: Array, spec: TensorSpec) -> Array:
-        """Return the first elements of a flat buffer in the spec's (fixed) shape, shared."""
+    def view(self, flat: Array, spec: TensorSpec, first: int = 0) -> Array:
+        """Return elements of a flat buffer, from `first` on, in the spec's fixed shape, shared."""
 
     def write(self, array: Array, values: NDArray[Any]) -> None:
         """Copy host values of the same shape into an array."""
@@ -67,13 +71,20 @@ class Backend(Protocol):
     def copy_rows(
         self, target: Array, target_row: int, source: Array, source_row: int, num_rows: int
     ) -> None:
-        """Copy rows (axis 2 of [1, H, rows, D]) between arrays, or within one."""
+        """Copy rows (axis 2 of [N, H, rows, D]) between arrays, or within one."""
 
     def regrow(self, flat: Array, old: TensorSpec, new: TensorSpec) -> None:
-        """Re-lay [1, H, rows, D] in one flat buffer for more rows; new rows are zero."""
+        """Re-lay [N, H, rows, D] in one flat buffer for more rows; new rows are zero."""
 
     def zero(self, array: Array) -> None:
         """Fill an array with zeros."""
+
+    def sequence(self, runs: Sequence[Run]) -> Run:
+        """Return one call that makes several in their order: where there are CUDA graphs, one."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until everything asked of the device is done."""
 
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
