@@ -14,11 +14,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / ".ci" / "constraints.txt"
-EXTRAS = "cpu,export,sim,text,realsense"
+EXTRAS = "cpu,export,sim,text,realsense,tensorrt-rtx"
 # Newer builds of torch bring gigabytes of CUDA packages along, and move the exporter.
 FIXED = ("torch==2.13.0",)
 # torch names these exactly and itself, and differently for each platform.
-LEFT_TO_TORCH = re.compile(r"^(nvidia-|cuda-|triton$)")
+LEFT_TO_TORCH = re.compile(r"^(nvidia-|cuda-(?!bindings)|triton$)")
 HEAD = """\
 # Every package of a development environment, pinned; written by .ci/lock.py.
 # Used as `pip install -c .ci/constraints.txt ...`: it pins what is installed, and installs nothing.
