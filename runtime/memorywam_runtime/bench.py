@@ -210,7 +210,7 @@ def _reset(session: Session) -> None:
 def _first_calls(session: Session, inputs: _Inputs, num_steps: int | None) -> dict[str, float]:
     """Return what the first call of each stage takes, ms: the cold start, which is told apart."""
     found: dict[str, float] = {}
-    session.timings = Timings(STAGES)
+    session.timings.restart()
     for _ in range(min(2, most_frames(session.manifest) or 2)):
         _remember(session, inputs)
         session.set_state(inputs.state)
@@ -243,7 +243,7 @@ def _measured(session: Session, inputs: _Inputs, num_steps: int | None, repeat: 
     before = session.snapshot()
     for warm in range(repeat + 1):
         if warm < 2:
-            session.timings = Timings(STAGES, capacity)
+            session.timings.restart(capacity)
         session.restore(before)
         _remember(session, inputs)
         session.denoise(inputs.noise, num_steps)

@@ -1,5 +1,7 @@
 """Every tensor a session keeps, allocated once; memory is re-laid in place when it grows."""
 
+import math
+
 from memorywam_runtime.backends import Array, Backend
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.memory import Rows
@@ -11,8 +13,9 @@ __all__ = ["Buffers"]
 class Buffers:
     """Named tensors of one session.
 
-    Memory tensors are views of flat buffers that are large enough for the last gist bucket; a
-    view has the rows of the current bucket, so an update or a step reads only those.
+    The memory tensors of all layers lie one behind the other in one arena, large enough for the
+    last gist bucket, so that one strided copy moves a frame's rows in every layer. A view has the
+    rows of the current bucket, so an update or a step reads only those.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend) -> None:
@@ -25,12 +28,10 @@ class Buffers:
             for spec in manifest.graphs["cache_update"].inputs
             if spec.name.startswith("memory.")
         )
-        last = self._rows.total(manifest.memory.gist_buckets[-1])
-        self._flat = {
-            spec.name: backend.flat(_elements(spec.bound(rows=last)), spec)
-            for spec in self._memory_specs
-        }
+        last = self._arena_spec(self._rows.total(manifest.memory.gist_buckets[-1]))
+        self._arena = backend.flat(_elements(last), last)
         self._fixed: dict[str, Array] = {}
+        self._constant: dict[str, Array] = {}
 
     @property
     def num_rows(self) -> int:
@@ -45,42 +46,72 @@ class Buffers:
     @property
     def num_bytes(self) -> int:
         """Size of the memory tensors in the current bucket."""
-        return sum(spec.bound(rows=self.num_rows).num_bytes for spec in self._memory_specs)
+        return self._arena_spec(self.num_rows).num_bytes
 
     def fixed(self, spec: TensorSpec, *, name: str | None = None) -> Array:
         """Return a tensor that never changes size, made on the first call."""
-        key = name or spec.name
-        if key not in self._fixed:
-            flat = self._backend.flat(_elements(spec), spec)
-            self._fixed[key] = self._backend.view(flat, spec)
-        return self._fixed[key]
+        return self._made(self._fixed, spec, name or spec.name)
+
+    def constant(self, spec: TensorSpec, *, name: str) -> Array:
+        """Return a tensor that outlives `reset`: what is in it does not depend on the episode."""
+        return self._made(self._constant, spec, name)
+
+    def pack(self, specs: list[TensorSpec], *, prefix: str) -> Array:
+        """Return one tensor [N, ...] for N of the same shape, and make each a view of it.
+
+        `fixed` then returns the views, by prefix and name.
+        """
+        whole = _stacked(specs, prefix)
+        flat = self._backend.flat(_elements(whole), whole)
+        for index, spec in enumerate(specs):
+            view = self._backend.view(flat, spec, index * _elements(spec))
+            self._fixed[f"{prefix}.{spec.name}"] = view
+        return self._backend.view(flat, whole)
 
     def memory(self) -> dict[str, Array]:
         """Return the memory tensors [1, H, rows, D] of the current bucket, by input name."""
+        bound = [spec.bound(rows=self.num_rows) for spec in self._memory_specs]
         return {
-            spec.name: self._backend.view(self._flat[spec.name], spec.bound(rows=self.num_rows))
-            for spec in self._memory_specs
+            spec.name: self._backend.view(self._arena, spec, index * _elements(spec))
+            for index, spec in enumerate(bound)
         }
+
+    def arena(self) -> Array:
+        """Return all memory tensors of the current bucket as one [layers x 2, H, rows, D]."""
+        return self._backend.view(self._arena, self._arena_spec(self.num_rows))
 
     def grow(self) -> None:
         """Move to the next bucket; what is remembered stays, new rows are zero."""
-        before = self.num_rows
+        before = self._arena_spec(self.num_rows)
         self.bucket += 1
-        for spec in self._memory_specs:
-            self._backend.regrow(
-                self._flat[spec.name], spec.bound(rows=before), spec.bound(rows=self.num_rows)
-            )
+        self._backend.regrow(self._arena, before, self._arena_spec(self.num_rows))
 
     def reset(self) -> None:
         """Zero everything and return to the first bucket, as if made anew."""
         self.bucket = 0
-        for array in (*self._flat.values(), *self._fixed.values()):
+        for array in (self._arena, *self._fixed.values()):
             self._backend.zero(array)
+
+    def _arena_spec(self, rows: int) -> TensorSpec:
+        """Return the spec of all memory tensors as one."""
+        return _stacked([spec.bound(rows=rows) for spec in self._memory_specs], "memory")
+
+    def _made(self, arrays: dict[str, Array], spec: TensorSpec, key: str) -> Array:
+        """Return a tensor by name, made on the first call."""
+        if key not in arrays:
+            arrays[key] = self._backend.view(self._backend.flat(_elements(spec), spec), spec)
+        return arrays[key]
+
+
+def _stacked(specs: list[TensorSpec], name: str) -> TensorSpec:
+    """Return the spec of several [1, ...] of one shape and type, one behind the other."""
+    (shape,) = {spec.fixed_shape for spec in specs}
+    (dtype,) = {spec.dtype for spec in specs}
+    return TensorSpec(
+        name=name, shape=(len(specs), *shape[1:]), dtype=dtype, meaning=f"all of {name}"
+    )
 
 
 def _elements(spec: TensorSpec) -> int:
     """Return the number of elements of a spec with a fixed shape."""
-    count = 1
-    for size in spec.fixed_shape:
-        count *= size
-    return count
+    return math.prod(spec.fixed_shape)

@@ -1,6 +1,7 @@
 """Spans of each stage in a fixed buffer, and their percentiles."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -13,13 +14,28 @@ class Timings:
     """Remembers the newest spans of each stage; recording allocates nothing that grows."""
 
     def __init__(self, stages: tuple[str, ...], capacity: int = 4096) -> None:
-        self._spans_ns = {stage: np.zeros(capacity, np.int64) for stage in stages}
-        self._counts = dict.fromkeys(stages, 0)
+        self._stages = stages
+        self.restart(capacity)
+
+    def restart(self, capacity: int = 4096) -> None:
+        """Forget every span; keep the newest `capacity` of each stage from now on."""
+        self._spans_ns = {stage: np.zeros(capacity, np.int64) for stage in self._stages}
+        self._counts = dict.fromkeys(self._stages, 0)
         self._capacity = capacity
 
     def span(self, stage: str) -> "_Span":
         """Return a context manager that records how long its body took."""
         return _Span(self, stage)
+
+    def timed(self, stage: str, call: Callable[[], None]) -> Callable[[], None]:
+        """Return the call with a span recorded at each turn."""
+
+        def run() -> None:
+            start_ns = time.monotonic_ns()
+            call()
+            self.add(stage, time.monotonic_ns() - start_ns)
+
+        return run
 
     def add(self, stage: str, duration_ns: int) -> None:
         """Record one span."""

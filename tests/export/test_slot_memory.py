@@ -54,10 +54,8 @@ def slot_velocities(model, episode, cache_write, visible):
         session.set_state(episode.states[frame])
         # One Euler step of length 1 from a fixed timestep: x_next - x is the velocity.
         session._prepare_chunk(session.memory.rows.chunk)
-        session._write("action_step", "x", episode.noise[frame][None])
-        session._write("action_step", "timestep", np.array([TIMESTEP]))
-        session._write("action_step", "delta", np.ones(1))
-        session.calls.action_step[0]()
+        session.calls.input("action_step", "x").put(episode.noise[frame][None])
+        session.calls._step("a test's", TIMESTEP, 1.0, turn=0)()
         x_next = session.calls.tensor("action_step", "x_next")[0]
         velocities.append(x_next - episode.noise[frame])
     return np.stack(velocities), torch.cat(latents, dim=2)

@@ -34,7 +34,7 @@ def test_after_a_reset_a_session_is_bit_equal_to_a_new_one(a_rung, text, before)
 def test_a_reset_zeroes_every_buffer(driver):
     driver.frames(3)
     driver.session.reset()
-    for array in (*driver.session.buffers._flat.values(), *driver.session.buffers._fixed.values()):
+    for array in (driver.session.buffers._arena, *driver.session.buffers._fixed.values()):
         assert not np.asarray(array).any()
 
 
@@ -201,10 +201,8 @@ def test_executed_actions_belong_to_the_state_they_were_chosen_in(cache_write):
         session.remember(images, executed, episode.states[frame])
         latents.append(torch.from_numpy(session.calls.tensor("cache_update", "latent").copy()))
         session._prepare_chunk(session.memory.rows.chunk)
-        session._write("action_step", "x", episode.noise[frame][None])
-        session._write("action_step", "timestep", np.array([700.0]))
-        session._write("action_step", "delta", np.ones(1))
-        session.calls.action_step[0]()
+        session.calls.input("action_step", "x").put(episode.noise[frame][None])
+        session.calls._step("a test's", 700.0, 1.0, turn=0)()
         x_next = session.calls.tensor("action_step", "x_next")[0]
         found.append(x_next - episode.noise[frame])
     wanted = oracle_velocities(model, episode, torch.cat(latents, dim=2), Visible())

@@ -52,7 +52,7 @@ BAD_SNAPSHOTS = [
         lambda s: {"arrays": without(s, "memory.01.v")},
         r"snapshot: missing \['memory.01.v'\], left o",
     ),
-    (lambda s: {"arrays": without(s, "last_image")}, r"snapshot: missing \['last_image'\]"),
+    (lambda s: {"arrays": without(s, "vae_cache.00")}, r"snapshot: missing \['vae_cache.00'\]"),
     (lambda s: {"arrays": s.arrays | {"more": np.zeros(1)}}, r"missing \[\], left over \['more'\]"),
     (
         lambda s: {"arrays": s.arrays | {"memory.00.k": s.arrays["memory.00.k"][:, :, 1:]}},

@@ -46,6 +46,8 @@ class Backend(Protocol):
     """Holds tensors and loads graphs on one device."""
 
     name: str
+    is_async: bool
+    """Calls return before the device is done."""
 
     def load(self, path: Path, entry: GraphEntry) -> Engine:
         """Load one graph.

@@ -16,6 +16,8 @@ __all__ = ["HostArrays"]
 class HostArrays:
     """The tensor half of a backend, on numpy arrays."""
 
+    is_async = False
+
     def flat(self, num_elements: int, spec: TensorSpec) -> NDArray[Any]:
         """Return a zeroed one-dimensional buffer of the spec's type."""
         return np.zeros(num_elements, storage_dtype(spec.dtype))
