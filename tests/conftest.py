@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memorywam_runtime.versions import versions
+from tests.fakes.rungs import NEWEST_OPSET, RUNGS
 
 if TYPE_CHECKING:
     from tests.fakes.bundles import Rung
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     """Most of 'it works here' is explained by these."""
     shown = ("python", "torch", "onnxruntime", "onnx", "mujoco", "numpy")
     found = versions()
-    return "versions: " + ", ".join(f"{name} {found.get(name, 'absent')}" for name in shown)
+    return [
+        "versions: " + ", ".join(f"{name} {found.get(name, 'absent')}" for name in shown),
+        f"rungs: {', '.join(RUNGS)}",
+    ]
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`random:tiny:0`, written in place by its graphs. Read only: copy it before damaging it."""
-    yield from _bundle(tmp_path_factory, 24)
+    """`random:tiny:0`, written in place where ONNX Runtime can. Read only: copy to damage it."""
+    yield from _bundle(tmp_path_factory, NEWEST_OPSET)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +53,7 @@ def _bundle(factory: pytest.TempPathFactory, opset: int) -> Iterator[Path]:
     check_bundle(path)
 
 
-@pytest.fixture(scope="session", params=["eager", "ort in place", "ort copy"])
+@pytest.fixture(scope="session", params=RUNGS)
 def a_rung(request: pytest.FixtureRequest) -> "Rung":
     """Every way to run the tiny bundle, for tests with one body."""
     from tests.fakes.bundles import rung

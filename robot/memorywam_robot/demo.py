@@ -19,9 +19,8 @@ from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.errors import CheckpointError, InputError
 from memorywam_runtime.files import atomic_write
 from memorywam_runtime.report import json_from_data
-from memorywam_runtime.versions import version_of
 
-__all__ = ["SHIPPED_CHECKPOINT", "DemoResult", "demo", "opset_options"]
+__all__ = ["SHIPPED_CHECKPOINT", "DemoResult", "demo"]
 
 SHIPPED_CHECKPOINT = Path(__file__).parent / "checkpoint"
 _FILM = "episode.webp"
@@ -74,8 +73,7 @@ def demo(
     shutil.rmtree(out / "results", ignore_errors=True)
     verbs = VerbCalls(out / "results", tell)
     bundle = str(out / "bundle")
-    opset = opset_options(version_of("onnxruntime") or "")
-    verbs.call("export", str(source), "--out", bundle, "--overwrite", *opset)
+    verbs.call("export", str(source), "--out", bundle, "--overwrite")
     parity = verbs.call("verify", bundle, "--checkpoint", str(source))
     ort = _run_tasks(verbs, bundle, num_episodes, "ort")
     torch = _run_tasks(verbs, bundle, num_episodes, "eager")
@@ -83,15 +81,6 @@ def demo(
     film_caption = _film(verbs, bundle, out / _FILM, ort)
     report = _report(Path(bundle), parity, bench, ort, torch)
     return _written(out, report, film_caption)
-
-
-def opset_options(onnxruntime_version: str) -> tuple[str, ...]:
-    """Return what export needs for this ONNX Runtime: older than 1.24 cannot write in place.
-
-    Python 3.10 gets no newer one.
-    """
-    numbers = tuple(int(part) for part in onnxruntime_version.split(".")[:2] if part.isdecimal())
-    return ("--opset", "20") if numbers and numbers < (1, 24) else ()
 
 
 def _checked(num_episodes: int, checkpoint: Path) -> Path:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from tests.fakes.episodes import contract_with, identity
+from tests.fakes.rungs import NEWEST_OPSET
 
 from memorywam_export.bundle import ExportOptions, export_bundle
 from memorywam_export.checkpoint import Checkpoint, model_shapes
@@ -40,12 +41,12 @@ def random_checkpoint(contract, seed=0):
     )
 
 
-@pytest.mark.parametrize("opset", [24, 20])
+@pytest.mark.parametrize("opset", sorted({NEWEST_OPSET, 20}))
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_every_graph_is_the_same_in_onnx(name, opset, tmp_path):
     checkpoint = random_checkpoint(CONTRACTS[name])
     # action_denoise never writes memory: it is the same graph in both forms.
-    extra = ("action_denoise",) if name == "history" and opset == 24 else ()
+    extra = ("action_denoise",) if name == "history" and opset == NEWEST_OPSET else ()
     options = ExportOptions(opset=opset, max_frames=32, graphs=extra)
     manifest = export_bundle(checkpoint, tmp_path / "bundle", options)
     assert manifest.cache_write == ("in_place" if opset == 24 else "copy")

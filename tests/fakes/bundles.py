@@ -26,7 +26,6 @@ from memorywam_runtime.session import Session
 from memorywam_runtime.snapshot import SessionSnapshot
 
 __all__ = [
-    "RUNGS",
     "TINY",
     "Rung",
     "bundle_once",
@@ -38,7 +37,6 @@ __all__ = [
 ]
 
 TINY = "random:tiny:0"
-RUNGS = ("eager", "ort in place", "ort copy")
 
 
 def bundle_once(factory: pytest.TempPathFactory, opset: int) -> Path:

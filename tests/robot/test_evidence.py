@@ -2,7 +2,6 @@
 
 import pytest
 
-from memorywam_robot.demo import opset_options
 from memorywam_robot.evidence import complaints_from_report, latency_by_frame, memory_by_frame
 from memorywam_runtime.bench import bench_bundle
 from memorywam_runtime.bundle import read_manifest
@@ -44,11 +43,3 @@ def test_figures_of_a_real_bench(tiny_bundle):
     assert [frames for frames, _ in latency["chunk"]] == [1, 4, 40]
     assert [frames for frames, _ in latency["vae_step"]] == [4, 40]
     assert all(ms > 0 for points in latency.values() for _, ms in points)
-
-
-@pytest.mark.parametrize(
-    ("version", "options"),
-    [("1.31.1", ()), ("1.24.0", ()), ("1.23.2", ("--opset", "20")), ("2.0", ()), ("", ())],
-)
-def test_an_older_onnxruntime_gets_graphs_that_do_not_write_in_place(version, options):
-    assert opset_options(version) == options

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.fakes.bundles import rung
 from tests.fakes.driver import Driver
+from tests.fakes.rungs import ORT_RUNGS
 
 from memorywam_runtime.bundle import read_prompt
 
@@ -180,7 +181,7 @@ def by_torch(tiny_bundle):
     return Driver(eager.session(32, 128, 512), text).frames(300)
 
 
-@pytest.mark.parametrize("name", ["ort in place", "ort copy"])
+@pytest.mark.parametrize("name", ORT_RUNGS)
 def test_the_drift_from_torch_does_not_grow_over_300_frames(
     name, by_torch, tiny_bundle, tiny_bundle_opset20
 ):
