@@ -33,8 +33,9 @@ class Export:
         _add_checkpoint_options(parser)
         parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
         parser.add_argument(
-            "--opset", type=int, default=24, metavar="N",
-            help="24 writes memory in place; 20 is for older runtimes (default 24)",
+            "--opset", type=int, metavar="N",
+            help="24 writes memory in place; 20 is for runtimes that cannot (default: 24, or 20 "
+            "where onnxruntime is here and older than 1.24)",
         )  # fmt: skip
         parser.add_argument(
             "--max-frames", type=int, default=256, metavar="N", help="what memory can hold"
@@ -49,6 +50,25 @@ class Export:
             "--graph", action="append", default=[], metavar="NAME",
             help="add an optional graph: action_denoise",
         )  # fmt: skip
+        parser.add_argument(
+            "--rewrite", action="append", default=[], metavar="NAME",
+            help="an exact rewrite that must be in effect, or the export is refused; all that fit "
+            "the contract are: fold-modulation, modulation-table, collapse-padding, rope-halves, "
+            "early-frames",
+        )  # fmt: skip
+        parser.add_argument(
+            "--no-rewrite", action="append", default=[], metavar="NAME", help="leave one out"
+        )
+        parser.add_argument(
+            "--text-rows", type=int, metavar="N",
+            help="rows for an instruction's tokens and one zero row, under collapse-padding "
+            "(default 64, or the contract's text length if that is less)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--no-range-scan",
+            action="store_true",
+            help="export a checkpoint to fp16 without looking whether its activations fit",
+        )
         parser.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it exists")
         parser.add_argument(
             "--list-presets", action="store_true", help="list the contracts that ship, and stop"
@@ -65,22 +85,35 @@ class Export:
         if args.max_frames < 1:
             raise InputError(f"found --max-frames {args.max_frames}; expected at least 1")
         from memorywam_export.bundle import PRECISIONS, ExportOptions, export_bundle
+        from memorywam_export.opsets import default_opset
+        from memorywam_export.range_scan import ranges_for
+        from memorywam_export.rewrites import DEFAULT_TEXT_ROWS
 
         started_s = time.monotonic()
         precision = cast("Precision", args.precision)
+        checkpoint = _checkpoint(args, dtype=PRECISIONS[precision])
+        ranges = ranges_for(
+            checkpoint,
+            precision,
+            is_wanted=not args.no_range_scan,
+            no_rewrites=args.no_rewrite,
+        )
         manifest = export_bundle(
-            _checkpoint(args, dtype=PRECISIONS[precision]),
+            checkpoint,
             Path(args.out),
             ExportOptions(
                 precision=precision,
-                opset=args.opset,
+                opset=args.opset or default_opset(),
                 max_frames=args.max_frames,
                 on_full=args.on_full,
                 graphs=tuple(args.graph),
+                rewrites=tuple(args.rewrite),
+                no_rewrites=tuple(args.no_rewrite),
+                text_rows=DEFAULT_TEXT_ROWS if args.text_rows is None else args.text_rows,
                 overwrite=args.overwrite,
             ),
         )
-        return exported_outcome(manifest, args.out, time.monotonic() - started_s)
+        return exported_outcome(manifest, args.out, time.monotonic() - started_s, ranges)
 
 
 class Prompt:

@@ -1,6 +1,6 @@
 """The graphs run by torch, behind the runtime's backend protocol: the rung below ONNX."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +9,25 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
+from memorywam_export.folding import rewritten_weights
 from memorywam_export.graph_specs import GraphSpec, graph_specs
 from memorywam_export.graphs import (
     ActionDenoise,
+    ActionModulation,
     ActionStep,
     CacheUpdate,
-    PromptKv,
-    StateKv,
-    VaeFirst,
-    VaeStep,
 )
+from memorywam_export.graphs_text import PromptKv, StateKv
+from memorywam_export.graphs_vae import VaeFirst, VaeGroup, VaeImage, VaePair, VaeStep
 from memorywam_export.reference.model import MemoryWam
+from memorywam_export.rewrites import (
+    NO_REWRITES,
+    Rewrites,
+    RewrittenModel,
+    rewrites_of,
+    rewrites_of_manifest,
+)
+from memorywam_export.weights import Weight
 from memorywam_runtime.backends import Run
 from memorywam_runtime.backends.host import HostArrays
 from memorywam_runtime.bundle import read_manifest
@@ -45,6 +53,7 @@ __all__ = [
     "graph_modules",
     "memory_plan",
     "model_from_tensors",
+    "rewritten_model",
     "specs_of",
 ]
 
@@ -62,7 +71,8 @@ def specs_of(model: MemoryWam, cache_write: CacheWrite) -> dict[str, GraphSpec]:
     """Return the specs of all graphs of a model in its type."""
     views = model.contract.observations
     shapes = model.vae.cache_shapes(views.height, views.width)
-    return graph_specs(model.contract, _DTYPES[model.gist_tokens.dtype], cache_write, shapes)
+    dtype = _DTYPES[model.gist_tokens.dtype]
+    return graph_specs(model.contract, dtype, cache_write, shapes, rewrites_of(model))
 
 
 def graph_modules(model: MemoryWam, cache_write: CacheWrite) -> dict[str, nn.Module]:
@@ -72,7 +82,11 @@ def graph_modules(model: MemoryWam, cache_write: CacheWrite) -> dict[str, nn.Mod
         "state_kv": StateKv(model),
         "vae_first": VaeFirst(model),
         "vae_step": VaeStep(model),
+        "vae_image": VaeImage(model),
+        "vae_pair": VaePair(model),
+        "vae_group": VaeGroup(model),
         "cache_update": CacheUpdate(model, cache_write),
+        "action_modulation": ActionModulation(model),
         "action_step": ActionStep(model, cache_write),
         "action_denoise": ActionDenoise(model, model.contract.conventions.num_steps),
     }
@@ -167,14 +181,35 @@ class BundleBackend(HostArrays):
 
 
 def model_from_tensors(
-    contract: InferenceContract, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+    contract: InferenceContract,
+    tensors: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    rewrites: Rewrites = NO_REWRITES,
 ) -> MemoryWam:
-    """Return the reference model on these weights, in another type where they are not of it."""
+    """Return the model on weights of its own form, in another type where they are not of it.
+
+    Args:
+        contract: Sizes and conventions.
+        tensors: Weights by name, rewritten already where there are rewrites.
+        dtype: Of the model.
+        rewrites: The model's form; the reference itself by default.
+    """
     with torch.device("meta"):
-        model = MemoryWam(contract)
+        model = RewrittenModel(contract, rewrites) if rewrites.names else MemoryWam(contract)
     state = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def rewritten_model(
+    contract: InferenceContract,
+    weights: Iterable[Weight],
+    dtype: torch.dtype,
+    rewrites: Rewrites,
+) -> MemoryWam:
+    """Return the rewritten model on a reference's weights, made in `dtype` from the start."""
+    made = rewritten_weights(weights, contract, rewrites, dtype)
+    return model_from_tensors(contract, {w.name: w.load() for w in made}, dtype, rewrites)
 
 
 def eager_session(
@@ -208,6 +243,7 @@ def eager_session(
         files={},
         source=SourceEntry(checkpoint="in memory", sha256=""),
         versions={},
+        rewrites=rewrites_of(model).names,
     )
     engines = {name: backend.engine(name) for name in specs}
     return Session(manifest, backend, engines, visible=visible)
@@ -219,7 +255,8 @@ def _backend_of_bundle(root: Path) -> EagerBackend:
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     try:
         tensors = load_file(root / _WEIGHTS_FILE)
-        model = model_from_tensors(manifest.contract, tensors, kinds[manifest.precision])
+        rewrites = rewrites_of_manifest(manifest)
+        model = model_from_tensors(manifest.contract, tensors, kinds[manifest.precision], rewrites)
     except Exception as error:  # safetensors and torch raise many kinds
         raise BundleError(
             f"{root / _WEIGHTS_FILE} does not hold the weights of contract "

@@ -1,7 +1,8 @@
 """Names, shapes, types and meanings of every graph's inputs and outputs."""
 
-from dataclasses import dataclass, field
-
+from memorywam_export.graph_spec import GraphSpec
+from memorywam_export.graph_specs_vae import latent_spec, vae_specs
+from memorywam_export.rewrites import NO_REWRITES, Rewrites
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.manifest import CacheWrite
 from memorywam_runtime.tensors import DType, TensorSpec
@@ -14,26 +15,12 @@ KEYS = "keys"
 """Rows of memory and the caller's own behind them, where a graph does not write in place."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphSpec:
-    """One graph: single tensors, then lists of tensors, in the order of the module's arguments."""
-
-    name: str
-    single: tuple[TensorSpec, ...]
-    lists: tuple[tuple[TensorSpec, ...], ...] = ()
-    outputs: tuple[TensorSpec, ...] = field(default=())
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """All inputs, flat."""
-        return (*self.single, *(spec for specs in self.lists for spec in specs))
-
-
 def graph_specs(
     contract: InferenceContract,
     dtype: DType,
     cache_write: CacheWrite,
     cache_shapes: list[tuple[int, ...]],
+    rewrites: Rewrites = NO_REWRITES,
 ) -> dict[str, GraphSpec]:
     """Return the specs of all graphs.
 
@@ -42,18 +29,20 @@ def graph_specs(
         dtype: Type of weights, keys, values, latents and feature caches.
         cache_write: How the graphs write memory.
         cache_shapes: Shapes of the encoder's feature caches.
+        rewrites: Which exact rewrites the graphs have.
     """
-    makers = _Makers(contract, dtype, cache_write, cache_shapes)
+    makers = _Makers(contract, dtype, cache_write, rewrites)
+    is_early = "early-frames" in rewrites
     specs = [
         makers.prompt_kv(),
         makers.state_kv(),
-        makers.vae_first(),
+        *vae_specs(contract, dtype, cache_shapes, is_early=is_early),
         makers.cache_update(),
         makers.action_step(),
         makers.action_denoise(),
     ]
-    if contract.conventions.vae_history != "single_frame":
-        specs.insert(3, makers.vae_step())
+    if "modulation-table" in rewrites:
+        specs.insert(-2, makers.action_modulation())
     return {spec.name: spec for spec in specs}
 
 
@@ -65,12 +54,13 @@ class _Makers:
         contract: InferenceContract,
         dtype: DType,
         cache_write: CacheWrite,
-        cache_shapes: list[tuple[int, ...]],
+        rewrites: Rewrites,
     ) -> None:
         self.contract = contract
         self.dtype: DType = dtype
         self.cache_write: CacheWrite = cache_write
-        self.cache_shapes = cache_shapes
+        self.rewrites = rewrites
+        self.text_rows = rewrites.text_rows or contract.conventions.text_len
         self.actions = (1, contract.actions.horizon, contract.actions.action_dim)
         self.table = contract.head_dim // 2
 
@@ -94,31 +84,6 @@ class _Makers:
             for layer in range(self.contract.num_layers if num_layers is None else num_layers)
             for part in "kv"
         )
-
-    def caches(self, prefix: str) -> tuple[TensorSpec, ...]:
-        """Return the encoder's feature caches."""
-        return tuple(
-            TensorSpec(
-                name=f"{prefix}.{index:02d}",
-                shape=shape,
-                dtype=self.dtype,
-                meaning="last input frames of one causal convolution",
-            )
-            for index, shape in enumerate(self.cache_shapes)
-        )
-
-    def latent(self) -> TensorSpec:
-        """Return the latent frame."""
-        shape = (1, self.contract.vae.latent_channels, 1, *self.contract.latent_shape)
-        return TensorSpec(
-            name="latent", shape=shape, dtype=self.dtype, meaning="latent frame, unit variance"
-        )
-
-    def images(self, name: str, count: int) -> TensorSpec:
-        """Return mosaics."""
-        views = self.contract.observations
-        shape = (1, 3, count, views.height, views.width)
-        return self.real(name, shape, "mosaics in time order, RGB, -1 to 1")
 
     def rope(self, tokens: int) -> tuple[TensorSpec, TensorSpec]:
         """Return the rotary tables."""
@@ -146,7 +111,30 @@ class _Makers:
         The last video layer attends to nothing: only its keys and values are ever used.
         """
         num_layers = self.contract.num_layers - (name == "video_text")
-        return self.kv(name, self.contract.conventions.text_len, "prompt", num_layers)
+        return self.kv(name, self.text_rows, "prompt", num_layers)
+
+    def text_bias(self) -> tuple[TensorSpec, ...]:
+        """Return the prompt's bias, where its zero rows are one."""
+        if "collapse-padding" not in self.rewrites:
+            return ()
+        meaning = (
+            "added to the scores of the prompt's rows: 0 for its tokens, log P for the one row "
+            "that stands for P zero rows, -1e9 beyond"
+        )
+        return (self.real("text_bias", (1, 1, 1, self.text_rows), meaning),)
+
+    def time(self, steps: int | None = None) -> TensorSpec:
+        """Return when a step is (or several steps are): a timestep, or its modulation."""
+        count, s = (1, "") if steps is None else (steps, "s")
+        if "modulation-table" in self.rewrites:
+            return self.modulation(f"modulation{s}", count)
+        falling = "" if steps is None else ", falling"
+        return self.real(f"timestep{s}", (count,), f"0 (clean) to 1000 (noise){falling}")
+
+    def modulation(self, name: str, count: int) -> TensorSpec:
+        """Return modulations of the action expert."""
+        shape = (count, 6, self.contract.action.hidden)
+        return self.real(name, shape, "a timestep's shift, scale, gate, twice, of action blocks")
 
     def state(self, name: str) -> tuple[TensorSpec, ...]:
         """Return the joint state's keys and values of one expert."""
@@ -166,7 +154,7 @@ class _Makers:
         """Once an instruction."""
         context = self.real(
             "context",
-            (1, self.contract.conventions.text_len, self.contract.text_dim),
+            (1, self.text_rows, self.contract.text_dim),
             "text embedding; rows past the prompt are zero and stay visible",
         )
         return GraphSpec(
@@ -183,23 +171,6 @@ class _Makers:
             outputs = (*self.state("video_state"), *outputs)
         return GraphSpec(name="state_kv", single=(state,), outputs=outputs)
 
-    def vae_first(self) -> GraphSpec:
-        """Once an episode."""
-        return GraphSpec(
-            name="vae_first",
-            single=(self.images("image", 1),),
-            outputs=(self.latent(), *self.caches("cache_out")),
-        )
-
-    def vae_step(self) -> GraphSpec:
-        """Once a frame."""
-        return GraphSpec(
-            name="vae_step",
-            single=(self.images("images", self.contract.images_per_frame),),
-            lists=(self.caches("cache"),),
-            outputs=(self.latent(), *self.caches("cache_out")),
-        )
-
     def cache_update(self) -> GraphSpec:
         """Once a frame."""
         tokens = self.contract.num_frame_tokens
@@ -207,10 +178,11 @@ class _Makers:
         return GraphSpec(
             name="cache_update",
             single=(
-                self.latent(),
+                latent_spec(self.contract, self.dtype),
                 *self.rope(tokens),
                 self.bias("visual_bias", "the frame's visual tokens"),
                 self.bias("gist_bias", "the frame's gist tokens"),
+                *self.text_bias(),
                 *self.rows("slot_row", "first row of the frame's slot"),
             ),
             lists=(
@@ -228,6 +200,14 @@ class _Makers:
             self.state("action_state"),
         )
 
+    def action_modulation(self) -> GraphSpec:
+        """Once for each step of a number of steps, before any episode."""
+        return GraphSpec(
+            name="action_modulation",
+            single=(self.real("timestep", (1,), "0 (clean) to 1000 (noise)"),),
+            outputs=(self.modulation("modulation", 1),),
+        )
+
     def action_step(self) -> GraphSpec:
         """Once a denoising step."""
         horizon = self.contract.actions.horizon
@@ -236,10 +216,11 @@ class _Makers:
             name="action_step",
             single=(
                 self.real("x", self.actions, "normalized noisy actions"),
-                self.real("timestep", (1,), "0 (clean) to 1000 (noise)"),
+                self.time(),
                 self.real("delta", (1,), "Euler step of sigma, negative"),
                 *self.rope(horizon),
                 self.bias("key_bias", "the chunk"),
+                *self.text_bias(),
                 *self.rows("action_row", "first row that the chunk's keys and values take"),
             ),
             lists=self._action_lists(),
@@ -257,10 +238,11 @@ class _Makers:
             name="action_denoise",
             single=(
                 self.real("noise", self.actions, "standard normal"),
-                self.real("timesteps", (steps,), "0 (clean) to 1000 (noise), falling"),
+                self.time(steps),
                 self.real("deltas", (steps,), "Euler steps of sigma, negative"),
                 *self.rope(self.contract.actions.horizon),
                 bias,
+                *self.text_bias(),
             ),
             lists=self._action_lists(),
             outputs=(self.real("actions", self.actions, "normalized actions"),),

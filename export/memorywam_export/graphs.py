@@ -2,6 +2,9 @@
 
 Every graph is a pure function of its inputs. Positions, noise, rows and key bias are inputs, so
 one set of graphs serves frame 0 and frame 5,000, every instruction and every number of steps.
+
+The model is the reference's, or `rewrites.RewrittenModel`: the graphs take the form that the
+model's rewrites ask for.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,20 +15,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from memorywam_export.cross_attention import cross_over, text_mask
 from memorywam_export.reference.action import ActionExpert
-from memorywam_export.reference.attention import CrossAttention, attend
-from memorywam_export.reference.blocks import Block
+from memorywam_export.reference.attention import attend
 from memorywam_export.reference.model import MemoryWam
+from memorywam_export.reference.video import residual_dtype
+from memorywam_export.rewrites import last_keys_values, rewrites_of
 from memorywam_runtime.manifest import CacheWrite
 
 __all__ = [
     "ActionDenoise",
+    "ActionModulation",
     "ActionStep",
     "CacheUpdate",
-    "PromptKv",
-    "StateKv",
-    "VaeFirst",
-    "VaeStep",
 ]
 
 Tensors = list[torch.Tensor]
@@ -63,63 +65,11 @@ def _scatter(memory: torch.Tensor, new: torch.Tensor, row: torch.Tensor) -> torc
             shape=memory.shape,
             version=24,
         )
+    if memory.is_meta:  # counted, not computed
+        return memory
     first = int(row)
     memory[:, :, first : first + new.shape[2]] = new
     return memory
-
-
-class VaeFirst(nn.Module):
-    """vae_first: the first image of an episode to latent frame 0 and fresh feature caches."""
-
-    def __init__(self, model: MemoryWam) -> None:
-        super().__init__()
-        self.vae = model.vae
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return latent [1, C, 1, h, w], then the caches."""
-        latent, caches = self.vae.first(image.to(self.vae.conv1.weight.dtype))
-        return (latent, *caches)
-
-
-class VaeStep(nn.Module):
-    """vae_step: the next group of images to the next latent frame, over the feature caches."""
-
-    def __init__(self, model: MemoryWam) -> None:
-        super().__init__()
-        self.vae = model.vae
-
-    def forward(self, images: torch.Tensor, caches: Tensors) -> tuple[torch.Tensor, ...]:
-        """Return latent [1, C, 1, h, w], then the caches."""
-        latent, new = self.vae.step(images.to(self.vae.conv1.weight.dtype), tuple(caches))
-        return (latent, *new)
-
-
-class PromptKv(nn.Module):
-    """prompt_kv: text embeddings to cross-attention keys and values of both experts."""
-
-    def __init__(self, model: MemoryWam) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return k and v per layer: video, then action."""
-        dtype = self.model.gist_tokens.dtype
-        return _flat(*self.model.text_keys_values(context.to(dtype)))
-
-
-class StateKv(nn.Module):
-    """state_kv: the normalized joint state to one more cross-attention key and value a layer."""
-
-    def __init__(self, model: MemoryWam) -> None:
-        super().__init__()
-        self.model = model
-        self.of_video = model.contract.conventions.proprio_in_video_context
-
-    def forward(self, state: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return k and v [1, H, 1, D] per layer: video if it sees the state, then action."""
-        context = self.model.state_context(state)[:, None]
-        video, action = self.model.text_keys_values(context)
-        return _flat(video if self.of_video else [], action)
 
 
 class CacheUpdate(nn.Module):
@@ -130,6 +80,8 @@ class CacheUpdate(nn.Module):
         self.video = model.video
         self.gist_tokens = model.gist_tokens
         self.cache_write: CacheWrite = cache_write
+        self.is_folded = "fold-modulation" in rewrites_of(model)
+        self.is_collapsed = "collapse-padding" in rewrites_of(model)
         contract = model.contract
         self.queries = (contract.num_visual, contract.memory.num_gists)
 
@@ -140,15 +92,16 @@ class CacheUpdate(nn.Module):
         rope_sin: torch.Tensor,
         visual_bias: torch.Tensor,
         gist_bias: torch.Tensor,
-        *rest: Any,  # noqa: ANN401 - a row, then lists of tensors
+        *rest: Any,  # noqa: ANN401 - a bias and a row, then lists of tensors
     ) -> tuple[torch.Tensor, ...]:
         """Return k and v per layer: the whole memory (in place) or the new rows (copy).
 
-        `rest` is the row to write at (only in place), then the lists memory, text and state.
+        `rest` is the prompt's bias (only where its zero rows are collapsed), the row to write at
+        (only in place), then the lists memory, text and state.
         """
-        writer, (memory, text, state) = _writer(self.cache_write, rest)
+        writer, text_bias, kept = _unpacked(self, rest)
         x = self.video.tokens(latent, self.gist_tokens)
-        e = self.video.modulation(x.device)
+        e = None if self.is_folded else self.video.modulation(x.device)
         tables = (rope_cos, rope_sin)
         visual, gist = (
             bias.expand(-1, -1, count, -1)
@@ -157,14 +110,28 @@ class CacheUpdate(nn.Module):
         bias = torch.cat((visual, gist), dim=2)  # [1, 1, L + M, rows]
         written: Tensors = []
         *earlier, last = self.video.blocks
-        for block, memory_kv, cross in _layers(earlier, memory, text, state):
+        for block, memory_kv, cross in _layers(earlier, *kept, text_bias, x.shape[1]):
             over = partial(_over_memory, writer=writer, memory=memory_kv, bias=bias, out=written)
             x = block(x, e, tables, over, cross)
         # Nothing reads the last layer's tokens: only its keys and values are needed.
-        assert isinstance(last, Block)
-        for kept, new in zip(memory[-2:], last.keys_values(x, e, tables), strict=True):
-            written.append(writer.join(kept, new)[1])
+        for old, new in zip(kept[0][-2:], last_keys_values(last, x, e, tables), strict=True):
+            written.append(writer.join(old, new)[1])
         return tuple(written)
+
+
+class ActionModulation(nn.Module):
+    """action_modulation: a timestep to what it adds to every action block's modulation.
+
+    Run once for each step of a number of steps, so that no step carries the maps of time.
+    """
+
+    def __init__(self, model: MemoryWam) -> None:
+        super().__init__()
+        self.action = model.action
+
+    def forward(self, timestep: torch.Tensor) -> torch.Tensor:
+        """Return e [1, 6, hidden] of a timestep [1], in the timestep's type: nothing is lost."""
+        return self.action.modulation(timestep).to(timestep.dtype)
 
 
 class ActionStep(nn.Module):
@@ -178,25 +145,30 @@ class ActionStep(nn.Module):
         super().__init__()
         self.action = model.action
         self.cache_write: CacheWrite = cache_write
+        self.is_collapsed = "collapse-padding" in rewrites_of(model)
+        self.takes_modulation = "modulation-table" in rewrites_of(model)
         self.gives_rows = cache_write == "in_place" or model.contract.conventions.action_history
 
     def forward(
         self,
         x: torch.Tensor,
-        timestep: torch.Tensor,
+        time: torch.Tensor,
         delta: torch.Tensor,
         rope_cos: torch.Tensor,
         rope_sin: torch.Tensor,
         key_bias: torch.Tensor,
-        *rest: Any,  # noqa: ANN401 - a row, then lists of tensors
+        *rest: Any,  # noqa: ANN401 - a bias and a row, then lists of tensors
     ) -> tuple[torch.Tensor, ...]:
         """Return x + velocity * delta [1, horizon, action_dim], then k and v per layer.
 
-        `rest` is the row to write at (only in place), then the lists memory, text and state.
+        `time` is the timestep [1], or its modulation [1, 6, hidden] from `action_modulation`;
+        `rest` is the prompt's bias (only where its zero rows are collapsed), the row to write at
+        (only in place), then the lists memory, text and state.
         """
-        writer, kept = _writer(self.cache_write, rest)
+        writer, text_bias, kept = _unpacked(self, rest)
+        e = _modulation(self.action, time, is_known=self.takes_modulation)
         tables = (rope_cos, rope_sin)
-        velocity, written = _velocity(self.action, x, timestep, tables, key_bias, writer, kept)
+        velocity, written = _velocity(self.action, x, e, tables, key_bias, writer, text_bias, kept)
         moved = x + velocity.to(x.dtype) * delta
         return (moved, *written) if self.gives_rows else (moved,)
 
@@ -207,58 +179,71 @@ class ActionDenoise(nn.Module):
     It never writes to memory: a chain of writes could not stay in place.
     """
 
+    cache_write: CacheWrite = "copy"
+
     def __init__(self, model: MemoryWam, num_steps: int) -> None:
         super().__init__()
         self.action = model.action
+        self.is_collapsed = "collapse-padding" in rewrites_of(model)
+        self.takes_modulation = "modulation-table" in rewrites_of(model)
         self.num_steps = num_steps
 
     def forward(
         self,
         noise: torch.Tensor,
-        timesteps: torch.Tensor,
+        times: torch.Tensor,
         deltas: torch.Tensor,
         rope_cos: torch.Tensor,
         rope_sin: torch.Tensor,
         key_bias: torch.Tensor,
-        memory: Tensors,
-        text: Tensors,
-        state: Tensors,
+        *rest: Any,  # noqa: ANN401 - a bias, then lists of tensors
     ) -> torch.Tensor:
-        """Return the chunk [1, horizon, action_dim] after all steps."""
-        writer = _Writer(None)
+        """Return the chunk [1, horizon, action_dim] after all steps.
+
+        `times` are timesteps [S], or their modulations [S, 6, hidden].
+        """
+        writer, text_bias, kept = _unpacked(self, rest)
         x, tables = noise, (rope_cos, rope_sin)
         for step in range(self.num_steps):
-            timestep = timesteps[step : step + 1]
-            velocity, _ = _velocity(
-                self.action, x, timestep, tables, key_bias, writer, (memory, text, state)
-            )
+            time = times[step : step + 1]
+            e = _modulation(self.action, time, is_known=self.takes_modulation)
+            velocity, _ = _velocity(self.action, x, e, tables, key_bias, writer, text_bias, kept)
             x = x + velocity.to(x.dtype) * deltas[step]
         return x
 
 
-def _writer(
-    cache_write: CacheWrite, rest: Sequence[Any]
-) -> tuple[_Writer, tuple[Tensors, Tensors, Tensors]]:
-    """Return the writer, and the lists memory, text and state."""
-    memory, text, state = rest[-3:]
-    return _Writer(rest[0] if cache_write == "in_place" else None), (memory, text, state)
+def _unpacked(
+    graph: CacheUpdate | ActionStep | ActionDenoise, rest: Sequence[Any]
+) -> tuple[_Writer, torch.Tensor | None, tuple[Tensors, Tensors, Tensors]]:
+    """Return the writer, the prompt's bias if there is one, and the lists memory, text, state."""
+    *single, memory, text, state = rest
+    text_bias = single.pop(0) if graph.is_collapsed else None
+    row = single.pop(0) if graph.cache_write == "in_place" else None
+    return _Writer(row), text_bias, (memory, text, state)
+
+
+def _modulation(action: ActionExpert, time: torch.Tensor, *, is_known: bool) -> torch.Tensor:
+    """Return e [1, 1, 6, hidden] of a timestep [1], or of its modulation [1, 6, hidden]."""
+    if not is_known:
+        return action.modulation(time[None])
+    return time[None].to(residual_dtype(action.contract, action.head.weight.dtype))
 
 
 def _velocity(
     action: ActionExpert,
     actions: torch.Tensor,
-    timestep: torch.Tensor,
+    e: torch.Tensor,
     tables: tuple[torch.Tensor, torch.Tensor],
     key_bias: torch.Tensor,
     writer: _Writer,
+    text_bias: torch.Tensor | None,
     kept: tuple[Tensors, Tensors, Tensors],
 ) -> tuple[torch.Tensor, Tensors]:
     """Return the velocity of noisy actions, and k and v per layer as the writer gives them out."""
     x = action.tokens(actions)
-    e = action.modulation(timestep[None])
     bias = key_bias.expand(-1, -1, actions.shape[1], -1)
     written: Tensors = []
-    for block, memory_kv, cross in _layers(action.blocks, *kept):
+    for block, memory_kv, cross in _layers(action.blocks, *kept, text_bias, x.shape[1]):
         over = partial(_over_memory, writer=writer, memory=memory_kv, bias=bias, out=written)
         x = block(x, e, tables, over, cross)
     return action.velocity(x), written
@@ -280,28 +265,20 @@ def _over_memory(
 
 
 def _layers(
-    blocks: Iterable[nn.Module], memory: Tensors, text: Tensors, state: Tensors
-) -> Iterator[tuple[Block, tuple[torch.Tensor, torch.Tensor], partial[torch.Tensor]]]:
+    blocks: Iterable[nn.Module],
+    memory: Tensors,
+    text: Tensors,
+    state: Tensors,
+    text_bias: torch.Tensor | None,
+    num_queries: int,
+) -> Iterator[tuple[nn.Module, tuple[torch.Tensor, torch.Tensor], partial[torch.Tensor]]]:
     """Yield each block with its memory (k, v) and its cross-attention to text and state."""
+    mask = text_mask(text_bias, num_queries, has_state=bool(state))
     for layer, block in enumerate(blocks):
         k, v = 2 * layer, 2 * layer + 1
         text_k, text_v = text[k], text[v]
         if state:
             text_k = torch.cat((text_k, state[k]), dim=2)
             text_v = torch.cat((text_v, state[v]), dim=2)
-        cross = partial(_cross, text_k=text_k, text_v=text_v)
-        yield block, (memory[k], memory[v]), cross  # type: ignore[misc]
-
-
-def _cross(
-    attention: CrossAttention, x: torch.Tensor, text_k: torch.Tensor, text_v: torch.Tensor
-) -> torch.Tensor:
-    """Attend to the prompt (and state): every key is seen."""
-    return attention(x, text_k, text_v)  # type: ignore[no-any-return]
-
-
-def _flat(
-    video: list[tuple[torch.Tensor, torch.Tensor]], action: list[tuple[torch.Tensor, torch.Tensor]]
-) -> tuple[torch.Tensor, ...]:
-    """Return k and v per layer, video then action, without the last video layer's: it is unused."""
-    return tuple(tensor for pair in (*video[:-1], *action) for tensor in pair)
+        cross = partial(cross_over, text_k=text_k, text_v=text_v, mask=mask)
+        yield block, (memory[k], memory[v]), cross

@@ -15,6 +15,7 @@ from torch import nn
 from torch.export import Dim
 
 from memorywam_export.graph_specs import KEYS, ROWS, GraphSpec
+from memorywam_export.passes import widen_softmax
 from memorywam_export.weights import Span
 from memorywam_runtime.errors import CheckpointError
 from memorywam_runtime.tensors import TensorSpec
@@ -72,7 +73,8 @@ def write_onnx(
     model.graph.name = spec.name
     for value in list(model.graph.initializers.values()):
         _point_outside(value, weights, weights_file, path.parent)
-    _tidy(model)
+    tensors = (*spec.inputs, *spec.outputs)
+    _tidy(model, is_narrow=any(s.dtype in ("float16", "bfloat16") for s in tensors))
     _strip(model)
     _rename_edges(model, spec)
     ir.save(model, path)
@@ -172,13 +174,15 @@ def _point_outside(value: ir.Value, weights: dict[str, Span], file: str, folder:
     )
 
 
-def _tidy(model: ir.Model) -> None:
-    """Fold small constants and drop what nothing uses.
+def _tidy(model: ir.Model, *, is_narrow: bool) -> None:
+    """Fold small constants and drop what nothing uses; keep softmax in float32.
 
     onnxscript's own `optimize` also tries a hundred rewrite rules, none of which finds anything
     here, for two thirds of the export's time.
     """
     _fold(model)
+    if is_narrow:
+        widen_softmax(model)
     ir.passes.Sequential(
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),

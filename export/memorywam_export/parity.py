@@ -23,10 +23,12 @@ from memorywam_export.trace_report import (
     Trace,
     compared,
     differences,
+    in_reference_order,
     kept_tokens,
 )
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.manifest import Manifest
+from memorywam_runtime.padding import with_text_bias
 from memorywam_runtime.schedule import euler_steps
 from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import storage_dtype
@@ -46,6 +48,9 @@ class Script:
     """[frames, horizon, action_dim], as `noise`; used where actions are kept."""
     other_noise: NDArray[np.float32]
     context: NDArray[np.float32]
+    """[1, text_len, text_dim]; rows past the prompt are zero."""
+    num_tokens: int
+    """Rows of it that are the prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +121,9 @@ def random_script(
     def normal(*size: int) -> NDArray[np.float32]:
         return rng.standard_normal(size).astype(np.float32)
 
-    rows = normal(min(8, conventions.text_len), contract.text_dim)
+    # Shorter than the context, so that there are zero rows to be collapsed.
+    rows = normal(min(8, (conventions.text_len + 1) // 2), contract.text_dim)
+    rows = rows if embedding is None else np.asarray(embedding, np.float32)
     return Script(
         pixels=[
             rng.uniform(-1, 1, (1, 3, count, views.height, views.width)).astype(np.float32)
@@ -126,7 +133,8 @@ def random_script(
         noise=normal(num_frames, *shape),
         executed=normal(num_frames, *shape),
         other_noise=normal(*shape),
-        context=context_from_embedding(rows if embedding is None else embedding, contract),
+        context=context_from_embedding(rows, contract),
+        num_tokens=len(rows),
     )
 
 
@@ -174,7 +182,8 @@ def reference_trace(model: MemoryWam, script: Script) -> Trace:
 
 def drive(session: Session, script: Script, tell: Callable[[str], None], name: str) -> Trace:
     """Run the script through a session, frame by frame, its memory carried along."""
-    session.reset(_graph_outputs(session, "prompt_kv", {"context": script.context}))
+    text = _graph_outputs(session, "prompt_kv", {"context": _context(session, script)})
+    session.reset(with_text_bias(session.manifest, text, script.num_tokens))
     conventions = session.contract.conventions
     pixel_type = storage_dtype(session.manifest.graphs["vae_first"].inputs[0].dtype)
     latents, actions = [], []
@@ -198,6 +207,12 @@ def drive(session: Session, script: Script, tell: Callable[[str], None], name: s
     )
 
 
+def _context(session: Session, script: Script) -> Array:
+    """Return the context with as many rows as the session's graphs take."""
+    (spec,) = session.manifest.graphs["prompt_kv"].inputs
+    return script.context[:, : spec.fixed_shape[1]]
+
+
 def _graph_inputs(session: Session, script: Script, manifest: Manifest) -> dict[str, Tensors]:
     """Return inputs of every graph of the bundle: those of a session at the episode's end.
 
@@ -209,11 +224,13 @@ def _graph_inputs(session: Session, script: Script, manifest: Manifest) -> dict[
     bias = np.empty(rows + horizon)
     session.memory.action_bias(rows, bias)
     step = len(timesteps) // 2
+    timestep = timesteps[step : step + 1]
     chosen: dict[str, Tensors] = {
-        "prompt_kv": {"context": script.context},
+        "prompt_kv": {"context": _context(session, script)},
+        "action_modulation": {"timestep": timestep},
         "action_step": {
             "x": script.noise[-1:],
-            "timestep": timesteps[step : step + 1],
+            "timestep": timestep,
             "delta": deltas[step : step + 1],
         },
         "action_denoise": {
@@ -224,6 +241,13 @@ def _graph_inputs(session: Session, script: Script, manifest: Manifest) -> dict[
             **{n: session.calls.tensor("action_step", n) for n in ("rope_cos", "rope_sin")},
         },
     }
+    if "action_modulation" in manifest.graphs:
+        each = [
+            _graph_outputs(session, "action_modulation", {"timestep": timesteps[s : s + 1]})
+            for s in range(len(timesteps))
+        ]
+        chosen["action_step"] |= each[step]
+        chosen["action_denoise"]["modulations"] = np.concatenate([e["modulation"] for e in each])
     inputs: dict[str, Tensors] = {}
     for graph, entry in manifest.graphs.items():
         inputs[graph] = {}
@@ -268,7 +292,10 @@ def _memory_of(session: Session, num_frames: int) -> tuple[Tensors, Tensors, lis
     for frame in range(memory.num_table_places(state.num_frames)):
         start = rows.gist(memory.gist_place(frame))
         kept += [(f"frame {frame} gist {i}", start + i) for i in range(rows.num_gists)]
-    arrays = {name: session.backend.read(array)[0] for name, array in session.calls.memory.items()}
+    arrays = {
+        name: in_reference_order(name, session.backend.read(array)[0], session.manifest)
+        for name, array in session.calls.memory.items()
+    }
     tokens = [row for _, row in kept]
     return (
         {name: array[:, tokens] for name, array in arrays.items()},

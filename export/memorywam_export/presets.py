@@ -71,6 +71,22 @@ _TINY = InferenceContract(
 )
 
 
+_BENCH = InferenceContract(
+    name="bench-100m",
+    video=ExpertSizes(hidden=512, ffn=2048),
+    action=ExpertSizes(hidden=192, ffn=768),
+    num_layers=18,
+    num_heads=8,
+    head_dim=64,
+    text_dim=512,
+    # The real encoder's stages at a tenth of its width: three parts of a frame's arithmetic to
+    # the video transformer's two, as at the real size.
+    vae=msgspec.structs.replace(_WAN22_VAE, base_channels=16),
+    observations=Observations(cameras=("head",), mosaic="single", height=256, width=352),
+    actions=_TWO_ARMS,
+)
+
+
 def _replace(base: InferenceContract, **changes: object) -> InferenceContract:
     """Return the contract with fields exchanged, validated again."""
     return msgspec.structs.replace(base, **changes)
@@ -98,6 +114,7 @@ PRESETS: dict[str, InferenceContract] = {
                 vae_history="single_frame",
             ),
         ),
+        _BENCH,
         _TINY,
         _replace(
             _TINY,
@@ -130,7 +147,8 @@ PRESETS: dict[str, InferenceContract] = {
     )
 }
 """`robotwin-384x320` and `d455-256x352` are MemoryWAM at its real size, `fastwam` is FastWAM as
-published, `demo` is the small checkpoint that ships, `tiny*` are for tests."""
+published, `bench-100m` has their proportions at a size that two CPU cores run in about a second,
+`demo` is the small checkpoint that ships, `tiny*` are for tests."""
 
 
 def contract_from_preset(name: str) -> InferenceContract:

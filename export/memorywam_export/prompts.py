@@ -16,6 +16,7 @@ from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.files import atomic_write, sha256_of
 from memorywam_runtime.manifest import FileEntry, Manifest, PromptEntry, manifest_to_json
+from memorywam_runtime.padding import check_num_tokens
 
 __all__ = [
     "add_prompt",
@@ -27,11 +28,17 @@ __all__ = [
 
 
 def context_from_embedding(
-    embedding: NDArray[np.floating], contract: InferenceContract
+    embedding: NDArray[np.floating], contract: InferenceContract, text_rows: int | None = None
 ) -> NDArray[np.float32]:
-    """Return the context [1, text_len, text_dim]: the embedding, then zero rows.
+    """Return the context [1, text_rows, text_dim]: the embedding, then zero rows.
 
     The zero rows stay visible, as they were in training (FastWAM masks nothing).
+
+    Args:
+        embedding: [tokens, text_dim].
+        contract: Sizes.
+        text_rows: Rows that the graphs take, with one that stands for all zero rows; the
+            contract's text length by default.
 
     Raises:
         InputError: a wrong width, too many tokens, or a value that is not finite.
@@ -44,7 +51,9 @@ def context_from_embedding(
         )
     if not np.isfinite(rows).all():
         raise InputError("text embedding: found a value that is not finite; encode the text again")
-    context = np.zeros((1, length, contract.text_dim), np.float32)
+    count = length if text_rows is None else text_rows
+    check_num_tokens(len(rows), count, length)
+    context = np.zeros((1, count, contract.text_dim), np.float32)
     context[0, : len(rows)] = rows
     return context
 
@@ -98,7 +107,8 @@ def add_prompt(
     if not text.strip():
         raise InputError("found an empty instruction; expected some text")
     manifest = check_bundle(root)
-    context = context_from_embedding(embedding, manifest.contract)
+    (taken,) = manifest.graphs["prompt_kv"].inputs
+    context = context_from_embedding(embedding, manifest.contract, taken.fixed_shape[1])
     runner = backend_from_name(backend) if isinstance(backend, str) else backend
     entry = manifest.graphs["prompt_kv"]
     inputs = {spec.name: context.astype(np.float32) for spec in entry.inputs}

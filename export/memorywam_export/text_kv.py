@@ -27,7 +27,8 @@ def text_arrays(
     Args:
         path: The weights, in one type.
         contract: Sizes.
-        context: [1, text_len, text_dim]; rows past the prompt are zero.
+        context: [1, T, text_dim], T rows of `context_from_embedding`; those past the prompt are
+            zero.
     """
     arrays = []
     for expert, hidden in (("video", contract.video.hidden), ("action", contract.action.hidden)):

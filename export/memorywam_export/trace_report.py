@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memorywam_export.rewrites import halves_order
 from memorywam_runtime.contract import InferenceContract
+from memorywam_runtime.manifest import Manifest
 
 __all__ = [
     "Array",
@@ -18,6 +20,7 @@ __all__ = [
     "compared",
     "difference",
     "differences",
+    "in_reference_order",
     "kept_tokens",
 ]
 
@@ -85,6 +88,21 @@ def kept_tokens(contract: InferenceContract, num_frames: int) -> tuple[list[int]
         gists = range(contract.memory.num_gists)
         kept += [(start + i, f"frame {frame} gist {i}") for i in gists]
     return [row for row, _ in kept], [label for _, label in kept]
+
+
+def in_reference_order(name: str, array: Array, manifest: Manifest) -> Array:
+    """Return memory with the elements of each head where the reference has them.
+
+    Under rope-halves, keys lie in another order; queries too, so that no score changes.
+
+    Args:
+        name: `memory.00.k` and so on.
+        array: [..., D].
+        manifest: Of the session that the memory is from.
+    """
+    if not name.endswith(".k") or "rope-halves" not in manifest.rewrites:
+        return array
+    return array[..., halves_order(array.shape[-1]).argsort().numpy()]
 
 
 def difference(

@@ -1,6 +1,6 @@
 """A bundle against its checkpoint: the files, then every rung of the ladder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from memorywam_export.bundle import PRECISIONS
 from memorywam_export.checkpoint import Checkpoint
-from memorywam_export.eager import eager_session, model_from_tensors
+from memorywam_export.eager import eager_session, model_from_tensors, rewritten_model
+from memorywam_export.folding import rewritten_weights
 from memorywam_export.parity import Rung, climb, random_script, reference_trace
 from memorywam_export.parity_report import (
     TOLERANCES,
@@ -22,7 +24,9 @@ from memorywam_export.parity_report import (
 )
 from memorywam_export.prompts import context_from_embedding
 from memorywam_export.reference.model import MemoryWam
+from memorywam_export.rewrites import Rewrites, rewrites_of_manifest
 from memorywam_export.trace_report import Difference, difference
+from memorywam_export.weights import Weight
 from memorywam_runtime.bundle import check_bundle, open_bundle, read_prompt
 from memorywam_runtime.errors import InputError, MissingPartError
 from memorywam_runtime.manifest import Manifest
@@ -43,8 +47,9 @@ def verify_bundle(
 ) -> tuple[list[Check], dict[str, Any]]:
     """Return every check of a bundle, and the figures for machines.
 
-    The reference runs in float64 on the checkpoint's weights, the whole episode under one mask;
-    the graphs run in torch, in float64 and float32; then the bundle runs on ONNX Runtime.
+    The reference runs in float64 on the checkpoint's weights, without any rewrite, the whole
+    episode under one mask; the graphs, with the bundle's rewrites, run in torch, in float64 and
+    float32; then the bundle runs on ONNX Runtime.
 
     Args:
         root: The bundle.
@@ -63,6 +68,7 @@ def verify_bundle(
     checks = bundle_checks(root, manifest, checkpoint)
     data: dict[str, Any] = {
         "contract_hash": manifest.contract_hash,
+        "rewrites": manifest.rewrites,
         "frames": num_frames,
         "seed": seed,
         "covered": coverage(manifest, num_frames),
@@ -91,8 +97,9 @@ def ladder(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Rung]
     """Return the rungs above the reference, the closest first."""
 
     def in_torch(dtype: torch.dtype) -> Session:
+        rewrites = rewrites_of_manifest(manifest)
         return eager_session(
-            _model(checkpoint, dtype),
+            rewritten_model(checkpoint.contract, checkpoint.weights, dtype, rewrites),
             checkpoint.normalization,
             cache_write=manifest.cache_write,
             max_frames=manifest.memory.max_frames,
@@ -128,7 +135,7 @@ def bundle_checks(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> lis
         worst="" if same_stats else "other statistics than the checkpoint's",
         ok=same_stats,
     )
-    return [contract, statistics, _weights_check(root, checkpoint)]
+    return [contract, statistics, _weights_check(root, manifest, checkpoint)]
 
 
 def prompt_checks(
@@ -152,27 +159,30 @@ def prompt_checks(
             video, action = model.text_keys_values(context.to(model.gist_tokens.dtype))
         wanted = [tensor.numpy() for pair in (*video[:-1], *action) for tensor in pair]
         arrays = read_prompt(root, manifest, entry.text)
-        for (name, found), tensor in zip(arrays.items(), wanted, strict=True):
-            worst[f"'{entry.text}' {name}"] = difference(found, tensor)
+        for spec, tensor in zip(manifest.graphs["prompt_kv"].outputs, wanted, strict=True):
+            rows = tensor[:, :, : spec.fixed_shape[2]]
+            worst[f"'{entry.text}' {spec.name}"] = difference(arrays[spec.name], rows)
     if not worst:
         return []
     return [judged("bundle", "stored prompts", worst, TOLERANCES[manifest.precision].max_abs)]
 
 
-def _weights_check(root: Path, checkpoint: Checkpoint) -> Check:
-    """Compare each weight in the bundle with the checkpoint's, rounded to the bundle's type."""
+def _weights_check(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> Check:
+    """Compare each weight in the bundle with the checkpoint's, rewritten and rounded alike."""
     different: list[str] = []
     largest = 0.0
+    rewrites = rewrites_of_manifest(manifest)
+    weights = _rewritten(checkpoint, rewrites, PRECISIONS[manifest.precision])
     with safe_open(root / _WEIGHTS_FILE, "pt") as file:
         names = set(file.keys())
-        wanted = {weight.name for weight in checkpoint.weights}
+        wanted = {weight.name for weight in weights}
         left = sorted(names ^ wanted)
-        for weight in checkpoint.weights:
+        for weight in sorted(weights, key=lambda weight: weight.name):
             if weight.name not in names:
                 continue
             found = file.get_tensor(weight.name)
             expected = weight.load().to(found.dtype)
-            if not torch.equal(found, expected):
+            if not _is_same(found, expected, is_computed="fold-modulation" in rewrites):
                 error = (found.double() - expected.double()).abs().max().item()
                 largest = max(largest, error if np.isfinite(error) else np.inf)
                 different.append(weight.name)
@@ -185,6 +195,24 @@ def _weights_check(root: Path, checkpoint: Checkpoint) -> Check:
         worst=f"{len(bad)} differ: {', '.join(bad[:3])}" if bad else "equal, name by name",
         ok=not bad,
     )
+
+
+def _rewritten(checkpoint: Checkpoint, rewrites: Rewrites, dtype: torch.dtype) -> Sequence[Weight]:
+    """Return the checkpoint's weights as the bundle must have them."""
+    if not rewrites.changes_weights:
+        return checkpoint.weights
+    return rewritten_weights(checkpoint.weights, checkpoint.contract, rewrites, dtype)
+
+
+def _is_same(found: torch.Tensor, expected: torch.Tensor, *, is_computed: bool) -> bool:
+    """Are two weights equal, or where they were computed, one unit in the last place apart?
+
+    The order of sums, and with it the last bit of what is rounded, differs between machines.
+    """
+    if not is_computed or found.shape != expected.shape:
+        return torch.equal(found, expected)
+    apart = (found.double() - expected.double()).abs()
+    return bool((apart <= torch.finfo(found.dtype).eps * expected.double().abs()).all())
 
 
 def _refuse_unverifiable(manifest: Manifest, num_frames: int, seed: int) -> None:

@@ -42,6 +42,20 @@ class Weight:
     load: Callable[[], torch.Tensor]
     """Returns the tensor in this shape and type."""
 
+    def checked(self) -> torch.Tensor:
+        """Load the tensor and see that it is as announced.
+
+        Raises:
+            CheckpointError: another shape or type.
+        """
+        tensor = self.load()
+        if tuple(tensor.shape) != self.shape or tensor.dtype != self.dtype:
+            raise CheckpointError(
+                f"'{self.name}': found {tensor.dtype} {list(tensor.shape)}; "
+                f"expected {self.dtype} {list(self.shape)}"
+            )
+        return tensor
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -151,12 +165,7 @@ class _RandomTensor:
 
 def _bytes_of(weight: Weight) -> memoryview:
     """Return one tensor's bytes, made now."""
-    tensor = weight.load()
-    if tuple(tensor.shape) != weight.shape or tensor.dtype != weight.dtype:
-        raise CheckpointError(
-            f"'{weight.name}': found {tensor.dtype} {list(tensor.shape)}; "
-            f"expected {weight.dtype} {list(weight.shape)}"
-        )
+    tensor = weight.checked()
     flat: NDArray[np.uint8] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     return flat.data
 

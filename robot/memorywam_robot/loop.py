@@ -30,12 +30,16 @@ class ChunkPolicy(Protocol):
         """Return the steps at which the next group of observations is taken."""
         ...
 
+    def see(self, observation: Observation) -> None:
+        """Take an observation of the next group that is not its last, as it is made."""
+        ...
+
     def remember(
         self,
         observations: Sequence[Observation],
         executed: NDArray[np.floating] | None = None,
     ) -> int:
-        """Write one frame to memory; return its number."""
+        """Write one frame to memory, of the observations not yet seen; return its number."""
         ...
 
     def act(self, state: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -186,7 +190,10 @@ class _Episode:
         )
 
     def _execute(self, chunk: NDArray[np.float64]) -> list[Observation]:
-        """Execute a chunk until the next frame is complete; return that frame's observations."""
+        """Execute a chunk until the next frame is complete; return its last observation.
+
+        Those before it the policy sees as they are made: what it does with them is done by then.
+        """
         due = self._policy.expected_steps()
         count = due[-1] - self._step
         if count > len(chunk):
@@ -195,7 +202,7 @@ class _Episode:
                 "this loop needs a contract whose horizon reaches from frame to frame"
             )
         is_last = due[-1] >= self._start.num_steps
-        group = []
+        group: list[Observation] = []
         for action in chunk[: min(count, self._start.num_steps - self._step)]:
             self._robot.arm.command(action)
             self._step += 1
@@ -203,7 +210,11 @@ class _Episode:
             for subscriber in self._subscribers:
                 subscriber.on_step(self._step, action)
             if self._step in due and not is_last:  # nothing acts on what is seen last
-                group.append(observe(self._robot, self._step))
+                observation = observe(self._robot, self._step)
+                if self._step == due[-1]:
+                    group.append(observation)
+                else:
+                    self._policy.see(observation)
         return group
 
 

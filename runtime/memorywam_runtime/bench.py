@@ -1,23 +1,35 @@
-"""How long every stage takes and how much memory holds, against how full it is."""
+"""How long every stage takes, against how full memory is, on one backend or on several in turn."""
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from memorywam_runtime.backends import backend_from_name
-from memorywam_runtime.bundle import open_bundle, read_manifest, read_prompt
+from memorywam_runtime.bench_arm import Arm, ArmOptions, SessionArm, Spans
+from memorywam_runtime.bench_findings import findings
+from memorywam_runtime.bench_machine import machine, usable_cores
+from memorywam_runtime.bench_peaks import best_of, measured_peaks
+from memorywam_runtime.bench_ratios import all_spans, percentiles_of
+from memorywam_runtime.bench_sizes import (
+    checked_fills,
+    default_frames,
+    full_history_bytes,
+    memory_bytes,
+    memory_rows,
+    most_frames,
+    sampled_frames,
+)
+from memorywam_runtime.bench_worker import RemoteArm
+from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest
-from memorywam_runtime.memory import Rows
-from memorywam_runtime.session import STAGES, Session
-from memorywam_runtime.timing import Timings
+from memorywam_runtime.versions import versions
 
 __all__ = [
+    "FULL_HISTORY",
     "bench_bundle",
     "default_frames",
     "full_history_bytes",
@@ -26,18 +38,14 @@ __all__ = [
     "most_frames",
 ]
 
-Spans = dict[str, list[NDArray[np.float64]]]
+FULL_HISTORY = "full history"
+"""Name of the arm that keeps every visual token of every frame."""
+_HISTORY_ROUNDS = 5
+"""Of full history at most: at a thousand frames one tick may take as long as twenty others."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    """One episode's worth of random inputs, in the model's units."""
-
-    image: NDArray[Any]
-    group: NDArray[Any]
-    state: NDArray[np.float32]
-    noise: NDArray[np.float32]
-    executed: NDArray[np.float32] | None
+Rounds = dict[str, list[Spans]]
+"""Arm to what was measured in each round at one fill."""
+Tell = Callable[[str], None]
 
 
 def bench_bundle(
@@ -48,231 +56,199 @@ def bench_bundle(
     backend: str = "ort",
     num_threads: int = 0,
     repeat: int = 20,
-    tell: Callable[[str], None] | None = None,
+    against: Sequence[str] = (),
+    full_history: bool = False,
+    roofline: bool = False,
+    seed: int = 0,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Return times and sizes of a bundle on this machine.
 
-    Memory is filled by remembering every frame. At each fill the newest frame is remembered and
-    acted on `repeat` times, each time from a snapshot of the memory before it; one more round
-    before those is not counted.
+    A tick remembers one frame and makes one chunk. At each fill every arm makes `repeat` ticks.
+    Alone, the backend runs in this process. With others, every arm has a process of its own, all
+    have the same number of threads, and they take turns: each round in another random order, each
+    turn with a tick that is not counted before the one that is. The first arm then takes part
+    twice, under two names: how far its ratio to itself is from 1 is what difference means nothing.
 
     Args:
         root: The bundle.
         frames: Fills to measure at, in latent frames; 1, 10, 100, ... by default.
         num_steps: Denoising steps; the contract's by default.
         backend: What runs the graphs.
-        num_threads: Threads of the backend; 0 lets it choose.
+        num_threads: Threads of each arm; 0 lets a lone backend choose, and gives each of several
+            as many as there are cores.
         repeat: Rounds at each fill.
+        against: Backends to compare with.
+        full_history: Add an arm on the same backend that keeps every visual token of every frame.
+        roofline: Measure what the machine can do, and tell how close each stage comes.
+        seed: Of the order of turns.
         tell: Called with what is being done.
 
     Raises:
-        InputError: a fill that the bundle cannot hold.
+        InputError: a fill that the bundle cannot hold, or an arm named twice.
+        MissingPartError: a backend that is not there.
     """
     tell = tell or _silent
-    fills = _checked_fills(read_manifest(root), frames)
+    manifest = read_manifest(root)
+    fills = checked_fills(manifest, frames)
     if repeat < 1 or num_threads < 0:
         raise InputError(
             f"found {repeat} repetitions and {num_threads} threads; expected at least 1, and 0 "
             "(the backend chooses) or more"
         )
-    tell("open")
-    options = {"num_threads": num_threads} if num_threads else {}
-    started_s = time.monotonic()
-    session = open_bundle(root, backend=backend_from_name(backend, **options))
-    open_s = time.monotonic() - started_s
-    manifest = session.manifest
-    inputs = _random_inputs(session)
-    _reset(session)
-    first_ms = _first_calls(session, inputs, num_steps)
-    _reset(session)
-    by_frames, stages_ms = _at_fills(session, inputs, fills, num_steps, repeat, tell)
+    if (against or roofline or full_history) and not num_threads:
+        num_threads = usable_cores()
+    arms = _arms(root, backend, against, num_steps, num_threads, full_history=full_history)
+    before = machine()
+    peaks = []
+    if roofline:
+        tell("measure the machine")
+        peaks.append(measured_peaks(num_threads))
+    with ExitStack() as stack:
+        running: dict[str, Arm] = {}
+        if len(arms) == 1:
+            running = {name: SessionArm(options) for name, options in arms.items()}
+        else:
+            for name, options in arms.items():
+                running[name] = stack.enter_context(RemoteArm(options))
+        opened = _opened(running, tell)
+        at_fills, measured = _measured(running, fills, repeat, seed, tell)
+    if roofline:  # again, in case it was busy
+        tell("measure the machine")
+        peaks.append(measured_peaks(num_threads))
+    best = best_of(peaks) if peaks else None
+    first = next(iter(arms))
     return {
         "contract_hash": manifest.contract_hash,
         "backend": backend,
         "threads": num_threads,
         "precision": manifest.precision,
+        "rewrites": manifest.rewrites,
         "num_steps": num_steps or manifest.contract.conventions.num_steps,
         "repeat": repeat,
-        "open_s": open_s,
-        "first_ms": first_ms,
-        "stages_ms": stages_ms,
-        "by_frames": by_frames,
+        "seed": seed,
+        "versions": versions(),
+        "machine": before,
+        "load_average_after": machine()["load_average"],
+        "peaks": best,
+        **opened[first],
+        "stages_ms": _over_all_fills(measured, first),
+        "by_frames": _by_frames(manifest, at_fills, measured, first),
+        "arms": {
+            name: {
+                "backend": options.backend,
+                "full_history": options.full_history,
+                **opened[name],
+                "by_frames": _by_frames(manifest, at_fills, measured, name),
+            }
+            for name, options in arms.items()
+        },
+        **findings(manifest, at_fills, measured, num_steps, best),
         "memory_allocated_bytes": memory_bytes(manifest, manifest.memory.max_frames),
-        "memory_bytes_by_frame": [[n, memory_bytes(manifest, n)] for n in _sampled(manifest)],
+        "memory_bytes_by_frame": [[n, memory_bytes(manifest, n)] for n in sampled_frames(manifest)],
     }
 
 
-def most_frames(manifest: Manifest) -> int | None:
-    """Return how many frames an episode may remember before any is lost; None without end."""
-    if manifest.contract.conventions.vae_history == "single_frame":
-        return 1
-    return manifest.memory.max_frames if manifest.contract.memory.num_gists else None
-
-
-def default_frames(manifest: Manifest) -> tuple[int, ...]:
-    """Return the episode lengths that are told of: 1, 10, 100, ... and the longest."""
-    most = most_frames(manifest)
-    limit = 1000 if most is None else most
-    return tuple(sorted({*(n for n in (1, 10, 100, 1000) if n <= limit), limit}))
-
-
-def memory_rows(manifest: Manifest, frames: int) -> int:
-    """Return the rows of each memory tensor after that many frames: those of the gist bucket."""
-    buckets = manifest.memory.gist_buckets
-    capacity = next((size for size in buckets if size >= frames), buckets[-1])
-    if not manifest.contract.memory.num_gists:
-        capacity = buckets[0]
-    return Rows(manifest.contract).total(capacity)
-
-
-def memory_bytes(manifest: Manifest, frames: int) -> int:
-    """Return the size of all memory tensors after that many frames."""
-    return memory_rows(manifest, frames) * manifest.memory.bytes_per_token
-
-
-def full_history_bytes(manifest: Manifest, frames: int) -> int:
-    """Return what keys and values of every visual token of that many frames would take."""
-    return frames * manifest.contract.num_visual * manifest.memory.bytes_per_token
-
-
-def _at_fills(
-    session: Session,
-    inputs: _Inputs,
-    fills: Sequence[int],
+def _arms(
+    root: Path,
+    backend: str,
+    against: Sequence[str],
     num_steps: int | None,
-    repeat: int,
-    tell: Callable[[str], None],
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
-    """Return what was measured at each fill, and every stage's percentiles over all of them."""
-    by_frames: list[dict[str, Any]] = []
-    spans: Spans = {stage: [] for stage in STAGES}
-    for fill in fills:
-        _fill(session, inputs, fill - 1, tell)
-        tell(f"measure at {fill} frames")
-        timings = _measured(session, inputs, num_steps, repeat)
-        for stage in STAGES:
-            spans[stage].append(timings.milliseconds(stage))
-        by_frames.append(
-            {
-                "frames": fill,
-                "stages_ms": timings.percentiles(),
-                "memory_bytes": session.buffers.num_bytes,
-                "full_history_bytes": full_history_bytes(session.manifest, fill),
-            }
-        )
-    return by_frames, _percentiles(spans)
+    num_threads: int,
+    *,
+    full_history: bool,
+) -> dict[str, ArmOptions]:
+    """Return what to run by name; with something to compare, the first arm comes twice.
 
-
-def _checked_fills(manifest: Manifest, frames: Sequence[int]) -> tuple[int, ...]:
-    """Return the fills in rising order; refuse what memory cannot hold."""
-    fills = tuple(sorted(set(frames))) or default_frames(manifest)
-    most = most_frames(manifest)
-    if fills[0] < 1:
-        raise InputError(f"found {fills[0]} frames; expected at least 1")
-    if most is not None and fills[-1] > most:
+    Raises:
+        InputError: a backend named twice.
+    """
+    names = [backend, *against]
+    if len(set(names)) < len(names):
         raise InputError(
-            f"found {fills[-1]} frames; the bundle's memory holds {most}: measure at fewer, or "
-            f"export with --max-frames {fills[-1]}"
+            f"found the arms {', '.join(names)}; expected each backend once: the first one is "
+            "measured twice by itself"
         )
-    return fills
-
-
-def _random_inputs(session: Session) -> _Inputs:
-    """Return inputs that fit."""
-    contract, graphs = session.contract, session.manifest.graphs
-    rng = np.random.default_rng(0)
-    shape = (contract.actions.horizon, contract.actions.action_dim)
-
-    def pixels(graph: str) -> NDArray[Any]:
-        spec = graphs[graph].inputs[0]
-        return rng.uniform(-1, 1, spec.fixed_shape).astype(spec.zeros().dtype)
-
-    image = pixels("vae_first")
-    actions = rng.standard_normal((2, *shape), np.float32)
-    return _Inputs(
-        image=image,
-        group=pixels("vae_step") if "vae_step" in graphs else image,
-        state=rng.standard_normal(contract.actions.state_dim, np.float32),
-        noise=actions[0],
-        executed=actions[1] if contract.conventions.action_history else None,
+    if num_steps is not None and num_steps < 1:
+        raise InputError(f"found {num_steps} denoising steps; expected at least 1")
+    first = ArmOptions(
+        root=str(root), backend=backend, num_threads=num_threads, num_steps=num_steps
     )
+    arms = {name: msgspec.structs.replace(first, backend=name) for name in names}
+    if against:
+        arms[f"{backend} again"] = first
+    if full_history:
+        arms[FULL_HISTORY] = msgspec.structs.replace(first, full_history=True)
+    return arms
 
 
-def _reset(session: Session) -> None:
-    """Start an episode, with the bundle's first instruction if it has any."""
-    manifest, root = session.manifest, session.root
-    if manifest.prompts and root is not None:
-        session.reset(read_prompt(root, manifest, manifest.prompts[0].text))
-    else:
-        session.reset()
-
-
-def _first_calls(session: Session, inputs: _Inputs, num_steps: int | None) -> dict[str, float]:
-    """Return what the first call of each stage takes, ms: the cold start, which is told apart."""
-    found: dict[str, float] = {}
-    session.timings.restart()
-    for _ in range(min(2, most_frames(session.manifest) or 2)):
-        _remember(session, inputs)
-        session.set_state(inputs.state)
-        session.denoise(inputs.noise, num_steps)
-    for stage in STAGES:
-        spans = session.timings.milliseconds(stage)
-        if len(spans):
-            found[stage] = float(spans[0])
+def _opened(arms: dict[str, Arm], tell: Tell) -> dict[str, dict[str, Any]]:
+    """Open the arms one after the other; return what each tells of its cold start."""
+    found = {}
+    for name, arm in arms.items():
+        tell(f"open {name}")
+        found[name] = arm.open()
     return found
 
 
-def _fill(session: Session, inputs: _Inputs, frames: int, tell: Callable[[str], None]) -> None:
-    """Remember frames until memory holds that many."""
-    while session.memory.num_frames < frames:
-        tell(f"fill: {session.memory.num_frames} of {frames} frames")
-        _remember(session, inputs)
+def _measured(
+    arms: dict[str, Arm], fills: Sequence[int], repeat: int, seed: int, tell: Tell
+) -> tuple[dict[int, dict[str, dict[str, Any]]], dict[int, Rounds]]:
+    """Return by fill what each arm says of its memory, and what was measured."""
+    sizes: dict[int, dict[str, dict[str, Any]]] = {}
+    measured: dict[int, Rounds] = {}
+    order = np.random.default_rng(seed)
+    discard = 1 if len(arms) > 1 else 0
+    for fill in fills:
+        sizes[fill], measured[fill] = {}, {}
+        for name, arm in arms.items():
+            tell(f"fill {name} to {fill} frames")
+            try:
+                sizes[fill][name] = arm.fill(fill)
+            except InputError as error:
+                if name != FULL_HISTORY:
+                    raise
+                sizes[fill][name] = {"left_out": str(error)}
+            else:
+                measured[fill][name] = []
+        names = list(measured[fill])
+        for turn in range(repeat):
+            for index in order.permutation(len(names)):
+                name = names[index]
+                if name == FULL_HISTORY and turn >= _HISTORY_ROUNDS:
+                    continue
+                tell(f"{fill} frames, round {turn + 1} of {repeat}: {name}")
+                measured[fill][name].append(arms[name].tick(discard=discard))
+    return sizes, measured
 
 
-def _remember(session: Session, inputs: _Inputs) -> None:
-    """Remember the next frame, with the joint state known before it."""
-    is_first = session.memory.num_frames == 0
-    session.set_state(inputs.state)
-    pixels = inputs.image if is_first else inputs.group
-    session.remember(pixels, None if is_first else inputs.executed)
+def _by_frames(
+    manifest: Manifest,
+    sizes: dict[int, dict[str, dict[str, Any]]],
+    measured: dict[int, Rounds],
+    arm: str,
+) -> list[dict[str, Any]]:
+    """Return sizes and percentiles of one arm at each fill where it was measured."""
+    return [
+        {
+            "frames": fill,
+            "stages_ms": _percentiles(rounds[arm]) if arm in rounds else {},
+            "ticks_ms": [spans["tick"][0] for spans in rounds.get(arm, ())],
+            **sizes[fill][arm],
+            "full_history_bytes": full_history_bytes(manifest, fill),
+        }
+        for fill, rounds in measured.items()
+    ]
 
 
-def _measured(session: Session, inputs: _Inputs, num_steps: int | None, repeat: int) -> Timings:
-    """Return the spans of remembering the next frame and acting on it, again and again."""
-    capacity = repeat * (num_steps or session.contract.conventions.num_steps)
-    before = session.snapshot()
-    for warm in range(repeat + 1):
-        if warm < 2:
-            session.timings.restart(capacity)
-        session.restore(before)
-        _remember(session, inputs)
-        session.denoise(inputs.noise, num_steps)
-    return session.timings
+def _over_all_fills(measured: dict[int, Rounds], arm: str) -> dict[str, dict[str, float]]:
+    """Return the percentiles of every stage over all fills."""
+    return _percentiles([spans for rounds in measured.values() for spans in rounds[arm]])
 
 
-def _percentiles(spans: Spans) -> dict[str, dict[str, float]]:
-    """Return percentiles of every stage over all fills."""
-    total = Timings(STAGES, capacity=max(1, *(sum(map(len, s)) for s in spans.values())))
-    for stage, parts in spans.items():
-        for duration_ms in np.concatenate(parts):
-            total.add(stage, round(duration_ms * 1e6))
-    return total.percentiles()
-
-
-def _sampled(manifest: Manifest) -> list[int]:
-    """Return frames at which the memory's size is told: each bucket's last and first frame."""
-    most = most_frames(manifest)
-    limit = 1000 if most is None else most
-    edges = (n for size in manifest.memory.gist_buckets for n in (size, size + 1))
-    return sorted({n for n in (*_decades(limit), *edges, limit) if 1 <= n <= limit})
-
-
-def _decades(limit: int) -> Iterable[int]:
-    """Yield 1, 2, 5, 10, 20, 50, ... up to a limit."""
-    scale = 1
-    while scale <= limit:
-        yield from (scale, 2 * scale, 5 * scale)
-        scale *= 10
+def _percentiles(rounds: Sequence[Spans]) -> dict[str, dict[str, float]]:
+    """Return the percentiles of every stage."""
+    return {stage: percentiles_of(times) for stage, times in all_spans(rounds).items()}
 
 
 def _silent(doing: str) -> None:

@@ -11,10 +11,11 @@ from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.files import sha256_of
 from memorywam_runtime.manifest import Manifest, PromptEntry, manifest_from_json
 from memorywam_runtime.memory import Visible
+from memorywam_runtime.padding import with_text_bias
 from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import storage_dtype
 
-__all__ = ["MANIFEST_FILE", "check_bundle", "open_bundle", "read_manifest", "read_prompt"]
+__all__ = ["MANIFEST_FILE", "check_bundle", "inside", "open_bundle", "read_manifest", "read_prompt"]
 
 MANIFEST_FILE = "manifest.json"
 _HOST_INPUTS = {
@@ -26,8 +27,18 @@ _HOST_INPUTS = {
     "action_step": {"x", "timestep", "delta", "rope_cos", "rope_sin", "key_bias"},
 }
 """What a session writes into each graph; all else that a graph takes, another gives."""
+_EARLY_INPUTS: dict[str, set[str]] = {"vae_image": {"image"}, "vae_pair": set(), "vae_group": set()}
+"""The same of the graphs that stand in place of vae_step under `early-frames`."""
 _ROW_INPUTS = {"cache_update": "slot_row", "action_step": "action_row"}
-_SESSION_GRAPHS = ("vae_first", "vae_step", "cache_update", "state_kv", "action_step")
+_SESSION_GRAPHS = (
+    "vae_first",
+    "vae_step",
+    *_EARLY_INPUTS,
+    "cache_update",
+    "state_kv",
+    "action_modulation",
+    "action_step",
+)
 
 
 def open_bundle(
@@ -90,7 +101,7 @@ def check_bundle(root: Path) -> Manifest:
             f"{root}: the manifest names {unlisted[0]} without its hash; export again"
         )
     for name, entry in manifest.files.items():
-        path = _inside(root, name)
+        path = inside(root, name)
         if not path.is_file():
             raise BundleError(f"{root}: {name} is missing; export again, or copy the whole folder")
         size = path.stat().st_size
@@ -111,20 +122,26 @@ def check_bundle(root: Path) -> Manifest:
 def _check_graphs(root: Path, manifest: Manifest) -> None:
     """Refuse graphs that are not all there, or that do not fit together."""
     contract, graphs = manifest.contract, manifest.graphs
-    needed = set(_HOST_INPUTS)
-    if contract.conventions.vae_history == "single_frame":
-        needed.remove("vae_step")
+    host_inputs = _host_inputs(manifest)
+    needed = set(host_inputs)
     if absent := sorted(needed - set(graphs)):
         raise BundleError(f"{root}: the manifest has no graph '{absent[0]}'; export again")
     memory = {f"memory.{layer:02d}.{part}" for layer in range(contract.num_layers) for part in "kv"}
     given = {
         spec.name.replace("cache_out.", "cache.", 1)
-        for name in ("prompt_kv", "state_kv", "vae_first")
+        for name in ("prompt_kv", "state_kv", "vae_first", "action_modulation")
+        if name in needed
         for spec in graphs[name].outputs
+    } | {
+        f"{spec.name}.{number}"
+        for name in ("vae_image", "vae_pair")
+        if name in needed
+        for spec in graphs[name].outputs
+        for number in (0, 1)
     }
     for name in sorted(needed):
         found = {spec.name for spec in graphs[name].inputs}
-        expected = set(_HOST_INPUTS[name])
+        expected = set(host_inputs[name])
         if name in _ROW_INPUTS:
             expected |= memory
             if manifest.cache_write == "in_place":
@@ -134,6 +151,23 @@ def _check_graphs(root: Path, manifest: Manifest) -> None:
                 f"{root}: graph '{name}' does not fit the others or the contract: missing or left "
                 f"over are the inputs {wrong[:4]}; export the checkpoint again"
             )
+
+
+def _host_inputs(manifest: Manifest) -> dict[str, set[str]]:
+    """Return what a session writes into each graph of this bundle."""
+    found = {name: set(inputs) for name, inputs in _HOST_INPUTS.items()}
+    if "modulation-table" in manifest.rewrites:
+        found["action_modulation"] = {"timestep"}
+        found["action_step"].remove("timestep")
+    if manifest.contract.conventions.vae_history == "single_frame":
+        del found["vae_step"]
+    elif "early-frames" in manifest.rewrites:
+        del found["vae_step"]
+        found |= _EARLY_INPUTS
+    if "collapse-padding" in manifest.rewrites:
+        found["cache_update"].add("text_bias")
+        found["action_step"].add("text_bias")
+    return found
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -150,12 +184,14 @@ def read_manifest(root: Path) -> Manifest:
         )
     manifest = manifest_from_json(path.read_bytes())
     for name in (*manifest.files, *(entry.file for entry in manifest.graphs.values())):
-        _inside(root, name)
+        inside(root, name)
     return manifest
 
 
 def read_prompt(root: Path, manifest: Manifest, text: str) -> dict[str, NDArray[Any]]:
-    """Return an instruction's keys and values by name.
+    """Return an instruction's keys and values by name, and the bias of its zero rows.
+
+    The bias, `text_bias`, is there where the graphs take it.
 
     Raises:
         InputError: the bundle does not hold this instruction; those it holds are listed.
@@ -168,13 +204,13 @@ def read_prompt(root: Path, manifest: Manifest, text: str) -> dict[str, NDArray[
             f"the bundle does not hold the instruction {text!r}; it holds {known}; add it with "
             '`memorywam prompt BUNDLE --add "..."`'
         )
-    return _prompt_arrays(root, manifest, entry)
+    return with_text_bias(manifest, _prompt_arrays(root, manifest, entry), entry.num_tokens)
 
 
 def _prompt_arrays(root: Path, manifest: Manifest, entry: PromptEntry) -> dict[str, NDArray[Any]]:
     """Return the tensors that one prompt file holds, one behind the other."""
     specs = manifest.graphs["prompt_kv"].outputs
-    content = _inside(root, entry.file).read_bytes()
+    content = inside(root, entry.file).read_bytes()
     expected = sum(spec.num_bytes for spec in specs)
     if len(content) != expected:
         raise BundleError(f"{entry.file} has {len(content)} bytes; expected {expected}")
@@ -188,7 +224,7 @@ def _prompt_arrays(root: Path, manifest: Manifest, entry: PromptEntry) -> dict[s
     return arrays
 
 
-def _inside(root: Path, name: str) -> Path:
+def inside(root: Path, name: str) -> Path:
     """Return a file's path; refuse one that leaves the bundle, by name or by link."""
     pure = PurePosixPath(name)
     path = root / name

@@ -1,6 +1,7 @@
 """The prepared calls of one session: every graph bound to the session's buffers."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,13 +16,28 @@ from memorywam_runtime.timing import Timings
 
 __all__ = ["Calls"]
 
+_BETWEEN = ("image_features", "image_shortcut", "pair_features", "pair_shortcut")
+"""What one part of the encoder gives to the next."""
+
+
+@dataclass(slots=True)
+class _OfBucket:
+    """What is bound to memory of one size; it keeps its place, so it is bound once."""
+
+    updates: dict[str, Run] = field(default_factory=dict)
+    chunks: dict[int, Run] = field(default_factory=dict)
+    inputs: dict[tuple[str, str], HostInput] = field(default_factory=dict)
+    store_actions: Run | None = None
+
 
 class Calls:
-    """Binds graphs once, and those that read memory again when the gist bucket changes.
+    """Binds graphs once, and those that read memory once for every gist bucket.
 
     The encoder's caches and the noisy actions exist twice, so that a call never reads what it
-    writes; which of the two is current is the `turn`. Every denoising step has a call of its own,
-    with its timestep in place: nothing is written between the steps of a chunk.
+    writes; which of the two is current is the `turn`. Where images are encoded as they arrive, the
+    caches of single images exist three times: an incomplete group never touches what the last
+    complete one left. Every denoising step has a call of its own, with its timestep in place:
+    nothing is written between the steps of a chunk.
     """
 
     def __init__(
@@ -37,13 +53,18 @@ class Calls:
         self._buffers = buffers
         self._timings = timings
         self._in_place = manifest.cache_write == "in_place"
-        self._inputs: dict[tuple[str, str], HostInput] = {}
+        self._of_bucket: dict[int, _OfBucket] = {}
+        self._modulations: dict[str, Array] = {}
         self.rows = Rows(manifest.contract)
         self.backend = backend
         self._new = {name: self._packed(name) for name in ("cache_update", "action_step")}
         self.state_kv = self._timed("state_kv", self._bind("state_kv"))
-        self._encoders = self._encoder_paths()
-        self.bind_memory()
+        self.early, self._encoders = self._encoder_paths()
+        """Calls for each image but the last of a group, as it arrives; none where there are no
+        such graphs."""
+        for bucket in reversed(range(len(manifest.memory.gist_buckets))):
+            buffers.bucket = bucket
+            self.bind_memory()
 
     @property
     def num_frame_keys(self) -> int:
@@ -56,20 +77,40 @@ class Calls:
         return self._buffers.num_rows + (0 if self._in_place else self.rows.num_actions)
 
     def bind_memory(self) -> None:
-        """Bind the graphs that read memory to the current bucket."""
+        """Turn to the current bucket's calls: all are bound at the start, none in the tick."""
         self.memory = self._buffers.memory()
         self._arena = self._buffers.arena()
-        self._inputs.clear()
-        update = self._timed("cache_update", self._bind("cache_update"))
-        self.updates = {
-            path: self.backend.sequence([*runs, update]) for path, runs in self._encoders.items()
-        }
+        bucket = self._buffers.bucket
+        if bucket not in self._of_bucket:
+            self._of_bucket[bucket] = _OfBucket()
+            self._bind_bucket(self._of_bucket[bucket])
+
+    @property
+    def updates(self) -> dict[str, Run]:
         """Images in the encoder to a frame in its slot, by the encoder's path."""
-        self._chunks: dict[int, Run] = {}
+        return self._here.updates
+
+    @property
+    def store_actions(self) -> Run:
+        """Clean actions to keys and values, where the contract keeps them."""
+        run = self._here.store_actions
+        assert run is not None
+        return run
+
+    @property
+    def _here(self) -> "_OfBucket":
+        """What is bound to the current bucket."""
+        return self._of_bucket[self._buffers.bucket]
+
+    def _bind_bucket(self, here: "_OfBucket") -> None:
+        """Bind the graphs that read memory to the current bucket."""
+        update = self._timed("cache_update", self._bind("cache_update"))
+        for path, runs in self._encoders.items():
+            here.updates[path] = self.backend.sequence([*runs, update])
         self.chunk(self._manifest.contract.conventions.num_steps)
         if self.rows.num_history:
             clean = self._manifest.contract.conventions.clean_timestep
-            self.store_actions = self._step("clean", clean, 0.0, turn=0)
+            here.store_actions = self._step("clean", clean, 0.0, turn=0)
 
     def chunk(self, num_steps: int) -> Run:
         """Return the call that denoises x0 in that many steps, prepared on the first request.
@@ -79,7 +120,8 @@ class Calls:
         Raises:
             InputError: less than one step.
         """
-        if num_steps not in self._chunks:
+        chunks = self._here.chunks
+        if num_steps not in chunks:
             timesteps, deltas = euler_steps(
                 num_steps, self._manifest.contract.conventions.action_shift
             )
@@ -87,8 +129,8 @@ class Calls:
                 self._step(f"{num_steps}.{step}", timesteps[step], deltas[step], turn=step % 2)
                 for step in range(num_steps)
             ]
-            self._chunks[num_steps] = self.backend.sequence(steps)
-        return self._chunks[num_steps]
+            chunks[num_steps] = self.backend.sequence(steps)
+        return chunks[num_steps]
 
     def actions(self, num_steps: int) -> Array:
         """Return the tensor that holds a chunk after that many steps."""
@@ -100,11 +142,11 @@ class Calls:
 
     def input(self, graph: str, name: str) -> HostInput:
         """Return an input that the host writes; looked up on the first request."""
-        key = (graph, name)
-        if key not in self._inputs:
+        inputs, key = self._here.inputs, (graph, name)
+        if key not in inputs:
             spec = self._spec(graph, name)
-            self._inputs[key] = HostInput(self.backend, spec, self._fixed(graph, spec, turn=0))
-        return self._inputs[key]
+            inputs[key] = HostInput(self.backend, spec, self._fixed(graph, spec, turn=0))
+        return inputs[key]
 
     def copy_rows(self, target: int, source: int, num_rows: int) -> None:
         """Copy rows of memory to other rows, in every layer at once."""
@@ -122,23 +164,91 @@ class Calls:
         specs = [spec for spec in outputs if spec.name.startswith("new.")]
         return self._buffers.pack(specs, prefix=graph) if specs else None
 
-    def _encoder_paths(self) -> dict[str, list[Run]]:
-        """Return the encoder's calls by path: first image, next group, or both in a window."""
+    def _encoder_paths(self) -> tuple[list[Run], dict[str, list[Run]]]:
+        """Return the encoder's early calls, and the last ones by path.
+
+        The paths are the first image, the next group by turn, and where each group starts afresh
+        both in a window.
+        """
         first = self._timed("vae_first", self._bind("vae_first", turn=1))
+        is_windowed = self._manifest.contract.conventions.vae_history == "windowed"
+        if "vae_image" in self._engines:
+            early, last = self._early_paths([first] if is_windowed else [])
+            return early, {"first": [first], **last}
         paths = {"first": [first]}
         if "vae_step" in self._engines:
             steps = [self._timed("vae_step", self._bind("vae_step", turn=turn)) for turn in (0, 1)]
-            paths |= {"step0": [steps[0]], "step1": [steps[1]], "window": [first, steps[0]]}
-        return paths
+            paths |= {"step0": [steps[0]], "step1": [steps[1]]}
+            if is_windowed:
+                paths["step0"].insert(0, first)
+        return [], paths
+
+    def _early_paths(self, before: list[Run]) -> tuple[list[Run], dict[str, list[Run]]]:
+        """Return what can run after each image but the last of a group, and what is left by turn.
+
+        Images and pairs go out from set 0 of the caches and come back to it with the last image;
+        the group's own caches, which change once, take turns.
+        """
+        images = [
+            self._part("vae_image", number, source, target)
+            for number, (source, target) in enumerate(((0, 1), (1, 2), (2, 1), (1, 0)))
+        ]
+        pairs = [self._part("vae_pair", number, number, 1 - number) for number in (0, 1)]
+        early = [[*before, images[0]], [images[1], pairs[0]], [images[2]]]
+        last = {
+            f"step{turn}": [images[3], pairs[1], self._part("vae_group", 0, turn, 1 - turn)]
+            for turn in (0, 1)
+        }
+        return [self.backend.sequence(runs) for runs in early], last
+
+    def _part(self, graph: str, number: int, source: int, target: int) -> Run:
+        """Return a call of one of the encoder's parts.
+
+        Args:
+            graph: The part.
+            number: Which image or pair of the group it is for.
+            source: Set of the caches that it reads.
+            target: Set that it writes.
+        """
+        entry = self._manifest.graphs[graph]
+        given = {}
+        for specs, caches in ((entry.inputs, source), (entry.outputs, target)):
+            for spec in specs:
+                head, _, tail = spec.name.partition(".")
+                if head in ("cache", "cache_out"):
+                    given[spec.name] = self._buffers.fixed(spec, name=f"vae_cache{caches}.{tail}")
+                elif head in _BETWEEN and not tail:  # one of the two that the next part takes
+                    given[spec.name] = self._buffers.fixed(spec, name=f"{head}.{number % 2}")
+        return self._timed(graph, self._bind(graph, given=given))
 
     def _step(self, name: str, timestep: float, delta: float, turn: int) -> Run:
-        """Return one Euler step whose timestep and length are constants."""
-        constants = {}
-        for key, value in (("timestep", timestep), ("delta", delta)):
-            spec = self._spec("action_step", key)
-            constants[key] = self._buffers.constant(spec, name=f"{key}.{name}")
-            self.backend.write(constants[key], np.full_like(spec.zeros(), value))
+        """Return one Euler step whose timestep (or its modulation) and length are constants."""
+        constants = {"delta": self._constant("action_step", "delta", delta, name)}
+        if "action_modulation" in self._engines:
+            constants["modulation"] = self._modulation(name, timestep)
+        else:
+            constants["timestep"] = self._constant("action_step", "timestep", timestep, name)
         return self._timed("action_step", self._bind("action_step", turn=turn, given=constants))
+
+    def _constant(self, graph: str, key: str, value: float, name: str) -> Array:
+        """Return an input that holds one number for good."""
+        spec = self._spec(graph, key)
+        array = self._buffers.constant(spec, name=f"{key}.{name}")
+        self.backend.write(array, np.full_like(spec.zeros(), value))
+        return array
+
+    def _modulation(self, name: str, timestep: float) -> Array:
+        """Return the modulation of a timestep; the graph runs once for it."""
+        if name not in self._modulations:
+            given = {
+                "timestep": self._constant("action_modulation", "timestep", timestep, name),
+                "modulation": self._buffers.constant(
+                    self._spec("action_modulation", "modulation"), name=f"modulation.{name}"
+                ),
+            }
+            self._bind("action_modulation", given=given)()
+            self._modulations[name] = given["modulation"]
+        return self._modulations[name]
 
     def _timed(self, stage: str, run: Run) -> Run:
         """Return the call with its span recorded, where a call returns when it is done."""
@@ -174,7 +284,11 @@ class Calls:
                 return self._buffers.fixed(spec, name=f"x{turn}")
             case "x_next":
                 return self._buffers.fixed(spec, name=f"x{1 - turn}")
-            case "latent" | "video_text" | "action_text" | "video_state" | "action_state":
+            case "latent" | "text_bias" | "video_text" | "action_text":
+                return self._buffers.fixed(spec)
+            case "video_state" | "action_state":
+                return self._buffers.fixed(spec)
+            case head if head in _BETWEEN:
                 return self._buffers.fixed(spec)
             case "visual_bias" | "gist_bias" | "key_bias":
                 return self._buffers.fixed(spec, name=f"{graph}.{spec.name}.{spec.shape[-1]}")

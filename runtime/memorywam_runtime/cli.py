@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "prompt": ("add an instruction to a bundle, list or remove them", "text"),
     "inspect": ("what a bundle holds: graphs, tensors, memory sizes, hashes", "cpu"),
     "verify": ("compare a bundle with its checkpoint, tensor by tensor", "export,cpu"),
+    "build": ("engines of a bundle for a GPU, kept while they fit", "export,tensorrt-rtx"),
     "bench": ("time every stage against how full the memory is", "cpu"),
     "run": ("the on-robot loop: cameras, policy, limits, arm", "cpu"),
     "doctor": ("what this machine lacks, with the fix for each finding", "cpu"),

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from memorywam_runtime.errors import MemorywamError, MissingPartError
 from memorywam_runtime.report import Outcome
@@ -66,6 +66,34 @@ except Exception as error:
     told["opset_24"] = str(error).splitlines()[0]
 print(json.dumps(told))
 """
+
+_GPU_PROBE = """
+import importlib, json
+told = {"devices": [], "error": "", "driver": 0}
+try:
+    from cuda.bindings import runtime
+    error, count = runtime.cudaGetDeviceCount()
+    told["error"] = error.name if int(error) else ""
+    told["driver"] = int(runtime.cudaDriverGetVersion()[1] or 0)
+    for index in range(count or 0):
+        one = runtime.cudaGetDeviceProperties(index)[1]
+        target = f"sm_{one.major}{one.minor}"
+        told["devices"].append((one.name.decode(), target, one.totalGlobalMem))
+except ImportError as error:
+    told["error"] = f"cuda-bindings: {error}"
+for package in ("tensorrt", "tensorrt_rtx"):
+    try:
+        told[package] = importlib.import_module(package).__version__
+    except ModuleNotFoundError:
+        told[package] = ""
+    except Exception as error:
+        told[package] = f"does not load: {error}".splitlines()[0]
+print(json.dumps(told))
+"""
+_TENSORRT_FIXES = {
+    "tensorrt": "use JetPack's Python, or install it from NVIDIA's package index",
+    "tensorrt-rtx": "pip install 'memorywam[tensorrt-rtx]'",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +155,7 @@ def findings(
         _python(),
         *_base_packages(),
         *_onnxruntime(),
+        *_gpu(),
         *_simulator(counts=needs_sim),
         *_realsense(counts=needs_realsense),
         _torch(),
@@ -173,21 +202,10 @@ def _onnxruntime() -> Iterator[Finding]:
 
 
 def _onnxruntime_probed(named: str) -> Iterator[Finding]:
-    try:
-        answer = subprocess.run(
-            [sys.executable, "-c", _ORT_PROBE, OPSET_24_MODEL],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_PROBE_TIMEOUT_S,
-            stdin=subprocess.DEVNULL,
-        ).stdout
-        told = json.loads(answer.splitlines()[-1])
-    except (subprocess.SubprocessError, OSError, IndexError, ValueError) as error:
-        stderr = getattr(error, "stderr", None)
-        last = (stderr or str(error)).strip().splitlines()[-1]
+    told = _told(_ORT_PROBE, OPSET_24_MODEL)
+    if isinstance(told, str):
         fix = f"pip install --force-reinstall {named.split()[0]}"
-        found = f"{named} cannot be imported: {last}"
+        found = f"{named} cannot be imported: {told}"
         yield Finding(part="onnxruntime", status="missing", found=found, fix=fix)
         return
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in told["providers"])
@@ -203,6 +221,50 @@ def _onnxruntime_probed(named: str) -> Iterator[Finding]:
         )
     else:
         yield Finding(part="opset 24", status="ok", found="memory is written in place")
+
+
+def _gpu() -> Iterator[Finding]:
+    told = _told(_GPU_PROBE)
+    if isinstance(told, str):
+        fix = "pip install --force-reinstall cuda-bindings, and look at `nvidia-smi`"
+        yield Finding(part="GPU", status="warn", found=f"cannot be asked for: {told}", fix=fix)
+        return
+    for name, target, num_bytes in told["devices"]:
+        found = f"{name}, {target}, {num_bytes / _GIB:.0f} GiB, driver {_cuda(told['driver'])}"
+        yield Finding(part="GPU", status="ok", found=found)
+    if not told["devices"]:
+        found = f"none to use: {told['error'] or 'CUDA counts 0'}, driver {_cuda(told['driver'])}"
+        fix = "for a GPU: pip install 'memorywam[gpu]', and a driver until `nvidia-smi` lists it"
+        yield Finding(part="GPU", status="warn", found=found, fix=fix)
+    for flavour, fix in _TENSORRT_FIXES.items():
+        version = told[flavour.replace("-", "_")]
+        if version[:1].isdigit():
+            yield Finding(part=flavour, status="ok", found=version)
+        else:
+            found = version or "not installed"
+            yield Finding(part=flavour, status="warn", found=found, fix=fix)
+
+
+def _cuda(version: int) -> str:
+    return f"for CUDA {version // 1000}.{version % 1000 // 10}" if version else "absent"
+
+
+def _told(code: str, *args: str) -> dict[str, Any] | str:
+    """Return what a program prints as JSON in a process of its own, or why it does not."""
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_PROBE_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+        ).stdout
+        told: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    except (subprocess.SubprocessError, OSError, IndexError, ValueError) as error:
+        stderr = getattr(error, "stderr", None)
+        return str((stderr or str(error)).strip().splitlines()[-1])
+    return told
 
 
 def _simulator(*, counts: bool) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ __all__ = [
     "CapacityError",
     "CheckpointError",
     "ContractError",
+    "DeviceError",
     "InputError",
     "MemorywamError",
     "MissingPartError",
@@ -37,3 +38,7 @@ class CapacityError(MemorywamError, RuntimeError):
 
 class MissingPartError(MemorywamError, RuntimeError):
     """A package, library or device that this machine lacks; the text says how to get it."""
+
+
+class DeviceError(MemorywamError, RuntimeError):
+    """The device refused a call, or failed while it computed."""

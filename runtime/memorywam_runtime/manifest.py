@@ -13,11 +13,13 @@ __all__ = [
     "SCHEMA_VERSION",
     "CacheWrite",
     "FileEntry",
+    "GraphCost",
     "GraphEntry",
     "Manifest",
     "MemoryPlan",
     "Precision",
     "PromptEntry",
+    "Rewrite",
     "SourceEntry",
     "manifest_from_json",
     "manifest_schema",
@@ -28,10 +30,31 @@ SCHEMA_VERSION = 1
 CacheWrite = Literal["in_place", "copy"]
 Precision = Literal["fp32", "bf16", "fp16"]
 OnFull = Literal["refuse", "stop", "drop-oldest-gist"]
+Rewrite = Literal[
+    "fold-modulation", "modulation-table", "collapse-padding", "rope-halves", "early-frames"
+]
+"""Exact rewrites of the graphs. A runtime must know three: under `modulation-table` the steps take
+their timestep as the output of the graph `action_modulation`; under `collapse-padding` all zero
+rows of a prompt are one, whose score gets the logarithm of their number; under `early-frames` the
+graphs `vae_image`, `vae_pair` and `vae_group` stand in place of `vae_step`."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all parts: immutable, keyword-only, and strict about unknown fields."""
+
+
+class GraphCost(_Part, frozen=True):
+    """What one call computes and reads: fixed, plus a part for every row of memory."""
+
+    weight_bytes: int
+    """Of the weights that the graph reads."""
+    flops: int
+    """Floating-point operations of its matrix products and convolutions, two a product, beside
+    those for memory."""
+    flops_per_row: int
+    """More of them for each row of memory."""
+    memory_bytes_per_row: int
+    """Keys and values read for each row of memory, all layers that attend to it."""
 
 
 class GraphEntry(_Part, frozen=True):
@@ -40,6 +63,7 @@ class GraphEntry(_Part, frozen=True):
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    cost: GraphCost | None = None
 
 
 class MemoryPlan(_Part, frozen=True):
@@ -111,6 +135,8 @@ class Manifest(_Part, frozen=True):
     files: dict[str, FileEntry]
     source: SourceEntry
     versions: dict[str, str]
+    rewrites: tuple[Rewrite, ...] = ()
+    """Exact rewrites that the graphs and weights are made with."""
 
     def prompt(self, text: str) -> PromptEntry | None:
         """Return the entry of an instruction, or None."""

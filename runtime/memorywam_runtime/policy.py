@@ -34,7 +34,8 @@ class Policy:
 
     One episode: `reset(instruction)`; `remember` the first observation; `act` for a chunk;
     execute it while taking an observation every `steps_per_image` steps; `remember` that group;
-    `act` again. Whatever does not fit this grid is refused, and memory stays as it was.
+    `act` again. Observations of a group that `see` has taken as they were made need not be given
+    again. Whatever does not fit this grid is refused, and memory stays as it was.
     """
 
     def __init__(self, session: Session, *, num_steps: int | None = None) -> None:
@@ -50,6 +51,8 @@ class Policy:
         self._normalization = session.manifest.normalization
         self._instruction = ""
         self._next_step = 0
+        self._seen_step = 0
+        self._seen_state: NDArray[np.float32] | None = None
         self._noise = np.random.default_rng(0)
 
     @property
@@ -63,10 +66,14 @@ class Policy:
         return self.session.memory.num_frames
 
     def expected_steps(self) -> tuple[int, ...]:
-        """Return the environment steps at which the next group of observations is taken."""
-        count = self._group_size()
+        """Return the environment steps at which the rest of the next group is observed.
+
+        That is the whole group until some of it was seen; empty when all of it was.
+        """
         stride = self.contract.observations.steps_per_image
-        return tuple(self._next_step + index * stride for index in range(count))
+        return tuple(
+            self._next_step + index * stride for index in range(self._num_seen, self._group_size())
+        )
 
     def reset(self, instruction: str, *, seed: int = 0, max_steps: int | None = None) -> None:
         """Start an episode: forget everything and take an instruction of the bundle.
@@ -106,15 +113,46 @@ class Policy:
             self._next_step = 0
         self._instruction = instruction
 
+    def see(self, observation: Observation) -> None:
+        """Take the next observation of a group as it is made.
+
+        Where the bundle's graphs allow it, all but a group's last are encoded at once, so that
+        `remember` has one observation's work left.
+
+        Raises:
+            InputError: a wrong camera, size, type or step, or one too many; nothing is changed.
+            CapacityError: memory is full and its policy is not to drop; nothing is changed.
+        """
+        expected = self.expected_steps()
+        if not expected:
+            raise InputError(
+                f"found an observation of step {observation.step}; frame {self.num_frames} was "
+                "seen whole: remember it first"
+            )
+        if observation.step != expected[0] and not self._is_single:
+            raise InputError(
+                f"found an observation of step {observation.step}; expected step {expected[0]}: "
+                "an image that is late, early or missing would shift all that follow; forget "
+                "those seen, and observe the whole group"
+            )
+        state = self._seen_by_video(observation)
+        self.session.see(self._pixels([observation]))
+        self._seen_step, self._seen_state = observation.step, state
+
+    def forget_seen(self) -> None:
+        """Drop the observations of an incomplete group: as if none of it had been seen."""
+        self.session.forget_seen()
+
     def remember(
         self,
-        observations: Sequence[Observation],
+        observations: Sequence[Observation] = (),
         executed: NDArray[np.floating] | None = None,
     ) -> int:
         """Write one latent frame to memory; return its number.
 
         Args:
-            observations: One at first, then a whole group at the trained stride, in order.
+            observations: One at first, then a whole group at the trained stride, in order; less
+                those that were seen.
             executed: The actions [horizon, action_dim] executed since the last frame, in the
                 robot's units; needed exactly where the contract keeps action history.
 
@@ -124,13 +162,12 @@ class Policy:
         """
         self._check_group(observations)
         actions = self._executed(executed)
-        views = self.contract.observations
-        mosaics = [mosaic_from_images(o.images, views) for o in observations]
-        pixels = pixels_from_mosaics(np.stack(mosaics))
-        sees_state = self.contract.conventions.proprio_in_video_context
-        state = self._state(observations[-1].state) if sees_state else None
+        last_step, state, pixels = self._seen_step, self._seen_state, None
+        if observations:
+            last_step, state = observations[-1].step, self._seen_by_video(observations[-1])
+            pixels = self._pixels(observations)
         frame = self.session.remember(pixels, actions, state)
-        self._next_step = observations[-1].step + self._stride_to_next()
+        self._next_step = last_step + self._stride_to_next()
         return frame
 
     def act(
@@ -193,12 +230,32 @@ class Policy:
 
     def _group_size(self) -> int:
         """Return how many observations make the next frame."""
-        single = self.contract.conventions.vae_history == "single_frame"
-        return 1 if single or self.num_frames == 0 else self.contract.images_per_frame
+        return self.session.encoder.num_needed(self.num_frames)
+
+    @property
+    def _num_seen(self) -> int:
+        """Observations of the next group that were seen."""
+        return self.session.encoder.num_seen
+
+    @property
+    def _is_single(self) -> bool:
+        """Each observation stands alone: its step carries no meaning."""
+        return self.session.encoder.is_single
+
+    def _pixels(self, observations: Sequence[Observation]) -> NDArray[np.float32]:
+        """Return the observations' mosaics [1, 3, T, H, W] in -1 to 1."""
+        views = self.contract.observations
+        mosaics = [mosaic_from_images(o.images, views) for o in observations]
+        return pixels_from_mosaics(np.stack(mosaics))
+
+    def _seen_by_video(self, observation: Observation) -> NDArray[np.float32] | None:
+        """Return the checked, normalized joint state, where the video sees it."""
+        sees_state = self.contract.conventions.proprio_in_video_context
+        return self._state(observation.state) if sees_state else None
 
     def _stride_to_next(self) -> int:
         """Return the steps from the last observation taken to the next one expected."""
-        if self.contract.conventions.vae_history == "single_frame":
+        if self._is_single:
             return self.contract.actions.horizon
         return self.contract.observations.steps_per_image
 
@@ -206,12 +263,13 @@ class Policy:
         """Refuse a group that is not the next on the grid."""
         expected = self.expected_steps()
         found = tuple(observation.step for observation in observations)
-        if self.contract.conventions.vae_history == "single_frame" and len(found) == 1:
-            return  # each observation stands alone: its step carries no meaning
+        if self._is_single and len(found) == len(expected):
+            return
         if len(found) != len(expected):
+            more = " more" if self._num_seen else ""
             raise InputError(
-                f"found {len(found)} observations; frame {self.num_frames} takes {len(expected)}, "
-                f"at steps {list(expected)}"
+                f"found {len(found)} observations; frame {self.num_frames} takes "
+                f"{len(expected)}{more}, at steps {list(expected)}"
             )
         if found != expected:
             raise InputError(

@@ -24,14 +24,18 @@ __all__ = ["STAGES", "Session"]
 STAGES = (
     "vae_first",
     "vae_step",
+    "vae_image",
+    "vae_pair",
+    "vae_group",
     "cache_update",
     "write",
+    "see",
     "remember",
     "state_kv",
     "action_step",
     "chunk",
 )
-"""`remember` and `chunk` are whole; the others are parts of them, told where calls can be timed."""
+"""`see`, `remember` and `chunk` are whole; the others are parts, told where calls can be timed."""
 
 
 class Session:
@@ -79,8 +83,9 @@ class Session:
         """Forget everything; afterwards the session is bit-equal to a new one.
 
         Args:
-            text: The instruction's keys and values by name (`video_text.00.k`, ...); without
-                them the prompt is empty until `set_text`.
+            text: The instruction's keys and values by name (`video_text.00.k`, ...), and where
+                the graphs take it `text_bias`, all as `read_prompt` returns them; without them
+                the prompt is empty until `set_text`.
         """
         self.memory.reset()
         self._move_to(bucket=0)
@@ -95,7 +100,7 @@ class Session:
         Raises:
             InputError: a name or shape that is not the contract's.
         """
-        specs = {spec.name: spec for spec in self.manifest.graphs["prompt_kv"].outputs}
+        specs = {spec.name: spec for spec in self._text_specs}
         check_names(text, specs, "an instruction's keys and values")
         for name, spec in specs.items():
             spec.validate(text[name])
@@ -108,16 +113,41 @@ class Session:
         self.calls.state_kv()
         self._has_state = True
 
+    def see(self, pixels: NDArray[np.floating]) -> None:
+        """Take one image of the next frame as it arrives, in time order.
+
+        Where the bundle's graphs allow it, all but the last of a group are encoded at once, so
+        that `remember` has one image's work left. Memory stays as it is.
+
+        Args:
+            pixels: [1, 3, 1, H, W] in [-1, 1].
+
+        Raises:
+            InputError: an image too many, or of another size or type; nothing is changed.
+            CapacityError: memory is full: the frame could never be remembered.
+        """
+        self.encoder.missing_spec(self.memory.num_frames)
+        self.encoder.image_spec.validate(pixels)
+        if not self.encoder.is_single:
+            self.memory.check_capacity()
+        with self.timings.span("see"):
+            self.encoder.feed(pixels, self.memory.num_frames)
+
+    def forget_seen(self) -> None:
+        """Drop the images of an incomplete group: as if none of it had been seen."""
+        self.encoder.forget_seen()
+
     def remember(
         self,
-        pixels: NDArray[np.floating],
+        pixels: NDArray[np.floating] | None = None,
         executed: NDArray[np.floating] | None = None,
         state: NDArray[np.floating] | None = None,
     ) -> int:
         """Encode images to a latent frame and write its keys and values to memory.
 
         Args:
-            pixels: [1, 3, T, H, W] in [-1, 1]: one image at first, then a whole group.
+            pixels: [1, 3, T, H, W] in [-1, 1]: one image at first, then a whole group; less those
+                that were seen, and None where all were.
             executed: With action history, the normalized actions [horizon, action_dim] executed
                 since the last frame.
             state: Where the video sees the joint state, the normalized one of this frame; the
@@ -127,11 +157,14 @@ class Session:
             The frame's number.
 
         Raises:
-            InputError: a wrong count of images, or actions where none are kept; memory is as it
-                was.
+            InputError: a wrong count of images, or actions where none are kept; memory, and what
+                was seen, are as they were.
             CapacityError: the gist table is full; memory is as it was.
         """
-        self.check_images(pixels)
+        if pixels is None:
+            self.encoder.check_complete(self.memory.num_frames)
+        else:
+            self.check_images(pixels)
         if self.encoder.is_single:
             self.memory.reset()
         self.memory.check_capacity()
@@ -142,7 +175,9 @@ class Session:
         if self.memory.rows.num_gists and self.memory.num_frames == self.buffers.capacity:
             self._grow()
         with self.timings.span("remember"):
-            path = self.encoder.load(pixels, self.memory.num_frames)
+            if pixels is not None:
+                self.encoder.feed(pixels, self.memory.num_frames)
+            path = self.encoder.path(self.memory.num_frames)
             self._update(path)
             self.backend.finish()
         self.encoder.encoded(path)
@@ -153,9 +188,9 @@ class Session:
         """Refuse a wrong count, size or type of images.
 
         Raises:
-            InputError: saying what the next frame takes.
+            InputError: saying what the next frame still takes.
         """
-        self.encoder.images_spec(self.memory.num_frames).validate(pixels)
+        self.encoder.missing_spec(self.memory.num_frames).validate(pixels)
 
     def denoise(
         self, noise: NDArray[np.floating], num_steps: int | None = None
@@ -182,7 +217,12 @@ class Session:
         return np.asarray(actions, np.float32)
 
     def snapshot(self) -> SessionSnapshot:
-        """Return all state, so that `restore` goes on bit for bit."""
+        """Return all state, so that `restore` goes on bit for bit.
+
+        Raises:
+            InputError: a group is incomplete.
+        """
+        self.encoder.check_between(self.memory.num_frames)
         return SessionSnapshot(
             contract_hash=self.manifest.contract_hash,
             memory=self.memory.snapshot(),
@@ -196,7 +236,7 @@ class Session:
         )
 
     def restore(self, snapshot: SessionSnapshot) -> None:
-        """Take over a snapshot of a session of the same contract.
+        """Take over a snapshot of a session of the same contract; images seen are forgotten.
 
         Raises:
             InputError: another contract, or tensors missing or left over; nothing is changed.
@@ -217,7 +257,7 @@ class Session:
             spec.validate(snapshot.arrays[name])
         self.memory.restore(snapshot.memory)
         self._move_to(snapshot.bucket)
-        self.encoder.turn = snapshot.turn
+        self.encoder.reset(snapshot.turn)
         self._has_state = snapshot.has_state
         for name, (_, array) in self._state(snapshot.bucket).items():
             self.backend.write(array, snapshot.arrays[name])
@@ -226,7 +266,7 @@ class Session:
         """Return spec and tensor of all that outlives a call, with the specs of a bucket."""
         graphs, memory = self.manifest.graphs, self.calls.memory
         rows = self.memory.rows.total(self.manifest.memory.gist_buckets[bucket])
-        kept = [*graphs["prompt_kv"].outputs, *graphs["state_kv"].outputs]
+        kept = [*self._text_specs, *graphs["state_kv"].outputs]
         return {
             **{
                 spec.name: (spec.bound(rows=rows), memory[spec.name])
@@ -236,6 +276,13 @@ class Session:
             **{spec.name: (spec, self.buffers.fixed(spec)) for spec in kept},
             **self.encoder.state_arrays(),
         }
+
+    @property
+    def _text_specs(self) -> list[TensorSpec]:
+        """All that an instruction brings: keys and values, and the bias of its zero rows."""
+        graphs = self.manifest.graphs
+        bias = [spec for spec in graphs["action_step"].inputs if spec.name == "text_bias"]
+        return [*graphs["prompt_kv"].outputs, *bias]
 
     def _move_to(self, bucket: int) -> None:
         """Zero all state; afterwards memory has the rows of a bucket."""

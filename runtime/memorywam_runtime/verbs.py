@@ -1,17 +1,16 @@
-"""The verbs that look at a bundle: inspect, bench."""
+"""The verb inspect: what a bundle holds."""
 
 import argparse
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.report import Outcome, Progress
+from memorywam_runtime.report import Outcome
 
 if TYPE_CHECKING:
-    from memorywam_runtime.manifest import Manifest
+    from memorywam_runtime.manifest import GraphCost, Manifest
 
-__all__ = ["Bench", "Inspect"]
+__all__ = ["Inspect"]
 
 
 class Inspect:
@@ -30,68 +29,6 @@ class Inspect:
         return _bundle(manifest) if args.graph is None else _graph(manifest, args.graph)
 
 
-class Bench:
-    """The verb: p50, p95 and p99 of every stage, against how full the memory is."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the options."""
-        parser.add_argument("bundle", metavar="BUNDLE")
-        parser.add_argument(
-            "--frames",
-            type=_counts,
-            default=(),
-            metavar="N,N",
-            help="fills of memory to measure at (default 1,10,100,... and the longest)",
-        )
-        parser.add_argument("--steps", type=int, metavar="S", help="denoising steps of a chunk")
-        parser.add_argument("--backend", default="ort", metavar="B", help="ort (default) or eager")
-        parser.add_argument(
-            "--threads", type=int, default=0, metavar="N", help="0 (default): the backend chooses"
-        )
-        parser.add_argument(
-            "--repeat", type=int, default=20, metavar="N", help="rounds at each fill (default 20)"
-        )
-
-    def run(self, args: argparse.Namespace) -> Outcome:
-        """Measure and tell."""
-        from memorywam_runtime.bench import bench_bundle
-
-        counts = itertools.count()
-        with Progress("bench") as progress:
-            data = bench_bundle(
-                Path(args.bundle),
-                frames=args.frames,
-                num_steps=args.steps,
-                backend=args.backend,
-                num_threads=args.threads,
-                repeat=args.repeat,
-                tell=lambda doing: progress.update(next(counts), doing),
-            )
-        rows = [
-            (fill["frames"], stage, ms["p50"], ms["p95"], ms["p99"], fill["memory_bytes"] / 1e6)
-            for fill in data["by_frames"]
-            for stage, ms in fill["stages_ms"].items()
-        ]
-        first = ", ".join(f"{stage} {ms:.3g}" for stage, ms in data["first_ms"].items())
-        return Outcome(
-            ok=True,
-            headers=("frames", "stage", "p50 ms", "p95 ms", "p99 ms", "memory MB"),
-            rows=rows,
-            data=data,
-            note=f"opened in {data['open_s']:.2f} s; first calls, ms: {first}",
-        )
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list such as 1,10,100."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"found {text!r}; expected numbers with commas between, such as 1,10,100"
-        ) from error
-
-
 def _bundle(manifest: "Manifest") -> Outcome:
     """Tell of the whole bundle."""
     import msgspec
@@ -108,6 +45,12 @@ def _bundle(manifest: "Manifest") -> Outcome:
         ("graph", name, f"{row['inputs']} in, {row['outputs']} out, {row['bytes']:,} bytes")
         for name, row in graphs.items()
     ]
+    rows += [
+        ("cost", name, _cost(entry.cost))
+        for name, entry in manifest.graphs.items()
+        if entry.cost is not None
+    ]
+    rows.append(("rewrites", "exact", ", ".join(manifest.rewrites) or "none"))
     rows += [
         (
             "memory",
@@ -137,6 +80,7 @@ def _bundle(manifest: "Manifest") -> Outcome:
             "precision": manifest.precision,
             "opset": manifest.opset,
             "cache_write": manifest.cache_write,
+            "rewrites": manifest.rewrites,
             "graphs": graphs,
             "memory": {
                 "max_frames": plan.max_frames,
@@ -154,7 +98,9 @@ def _bundle(manifest: "Manifest") -> Outcome:
 
 
 def _graphs(manifest: "Manifest") -> dict[str, dict[str, Any]]:
-    """Return each graph's file and number of tensors."""
+    """Return each graph's file, number of tensors and cost."""
+    import msgspec
+
     return {
         name: {
             "file": entry.file,
@@ -162,14 +108,26 @@ def _graphs(manifest: "Manifest") -> dict[str, dict[str, Any]]:
             "outputs": len(entry.outputs),
             "bytes": manifest.files[entry.file].num_bytes,
             "sha256": manifest.files[entry.file].sha256,
+            "cost": msgspec.to_builtins(entry.cost),
         }
         for name, entry in manifest.graphs.items()
     }
 
 
+def _cost(cost: "GraphCost") -> str:
+    """Tell what one call computes and reads."""
+    fixed = f"{cost.weight_bytes / 1e6:,.2f} MB of weights, {cost.flops / 1e9:,.3f} GFLOP"
+    if not cost.memory_bytes_per_row:
+        return fixed
+    return (
+        f"{fixed}; a row of memory {cost.memory_bytes_per_row / 1e3:,.1f} kB and "
+        f"{cost.flops_per_row / 1e6:,.2f} MFLOP more"
+    )
+
+
 def _memory(manifest: "Manifest") -> list[dict[str, int]]:
     """Return the memory's size by episode length: 1, 10, 100, ..., and where a bucket ends."""
-    from memorywam_runtime.bench import (
+    from memorywam_runtime.bench_sizes import (
         default_frames,
         full_history_bytes,
         memory_bytes,

@@ -14,6 +14,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "tensorrt",
     "tensorrt-rtx-cu13",
+    "cuda-bindings",
     "torch",
     "onnx",
     "onnxscript",

@@ -53,7 +53,7 @@ def test_the_whole_demo(checkpoint, tmp_path, capsys):
         assert task["success"] == task["success_torch"]
     assert report["parity"]["ok"] is True
     assert report["complaints"] == []
-    assert {"vae_first", "vae_step", "cache_update", "chunk"} <= set(report["stages_ms"])
+    assert {"vae_first", "vae_image", "cache_update", "chunk"} <= set(report["stages_ms"])
     for times in report["stages_ms"].values():
         assert 0 < times["p50"] <= times["p99"]
     frames = [frame for frame, _ in report["memory_bytes_by_frame"]]

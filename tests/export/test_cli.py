@@ -134,7 +134,7 @@ def test_verify_tells_the_verdict_by_its_status(call, tiny_bundle):
     status, _, text = call("verify", tiny_bundle, "--checkpoint", "random:tiny:1", "--frames", 1)
     assert status == 1
     assert "FAILED" in text
-    assert "243 differ: gist_tokens" in text
+    assert "209 differ: gist_tokens" in text
     status, _, text = call("verify", tiny_bundle, "--checkpoint", "random:tiny-fastwam")
     assert status == 1
     assert "the first that fails: contract" in text

@@ -77,7 +77,7 @@ def test_an_altered_weight_is_named_where_it_is_and_where_it_shows(tiny_bundle, 
     assert bad["bundle: 243 weights"].max_abs == pytest.approx(0.5)
     assert "action_state" in bad["onnx: graph state_kv"].worst
     assert "joint" in bad["onnx: actions, free-running"].worst
-    assert "onnx: graph vae_step" not in bad  # which the weight has no part in
+    assert "onnx: graph vae_image" not in bad  # which the weight has no part in
     assert not [name for name in bad if name.startswith("graph")]
 
 

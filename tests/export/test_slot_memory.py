@@ -5,60 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tests.fakes.episodes import contract_with, identity, random_episode, random_model
+from tests.fakes.episodes import contract_with, random_episode, random_model
+from tests.fakes.velocities import oracle_velocities, slot_velocities
 
-from memorywam_export.eager import eager_session
-from memorywam_export.reference.oracle import Episode, Visible, episode_velocities
+from memorywam_export.reference.oracle import Visible
 from memorywam_runtime.memory import Visible as RuntimeVisible
 
 NUM_FRAMES = 14  # more than three windows of the tiny contract's 3 recent frames, past 2 anchors
-TIMESTEP = 700.0
-
-
-def oracle_velocities(model, episode, latents, visible):
-    has_history = model.contract.conventions.action_history
-    num_frames = len(episode.pixels)
-    with torch.no_grad():
-        return episode_velocities(
-            model,
-            Episode(
-                latents=latents,
-                states=torch.from_numpy(episode.states)[None],
-                context=torch.from_numpy(episode.context),
-                noisy_actions=torch.from_numpy(episode.noise)[None],
-                timesteps=torch.full((1, num_frames), TIMESTEP, dtype=torch.float64),
-                executed=torch.from_numpy(episode.executed)[None] if has_history else None,
-            ),
-            visible,
-        )[0].numpy()
-
-
-def slot_velocities(model, episode, cache_write, visible):
-    """Drive the runtime's session frame by frame; return velocities and latents."""
-    contract = model.contract
-    session = eager_session(model, identity(contract), cache_write=cache_write, visible=visible)
-    with torch.no_grad():
-        video, action = model.text_keys_values(torch.from_numpy(episode.context))
-    names = [spec.name for spec in session.manifest.graphs["prompt_kv"].outputs]
-    tensors = [t.numpy() for pair in (*video[:-1], *action) for t in pair]
-    session.reset(dict(zip(names, tensors, strict=True)))
-    velocities, latents = [], []
-    for frame, pixels in enumerate(episode.pixels):
-        past = episode.executed[frame - 1]
-        has_past = frame > 0 and contract.conventions.action_history
-        if contract.conventions.proprio_in_video_context:
-            session.set_state(episode.states[frame])
-        session.remember(pixels, past if has_past else None)
-        latents.append(torch.from_numpy(session.calls.tensor("cache_update", "latent").copy()))
-        session.set_state(episode.states[frame])
-        # One Euler step of length 1 from a fixed timestep: x_next - x is the velocity.
-        session._prepare_chunk(session.memory.rows.chunk)
-        session.calls.input("action_step", "x").put(episode.noise[frame][None])
-        session.calls._step("a test's", TIMESTEP, 1.0, turn=0)()
-        x_next = session.calls.tensor("action_step", "x_next")[0]
-        velocities.append(x_next - episode.noise[frame])
-    return np.stack(velocities), torch.cat(latents, dim=2)
 
 
 CONVENTIONS: list[dict[str, Any]] = [

@@ -16,6 +16,7 @@ import pytest
 from memorywam_export.bundle import ExportOptions, export_bundle, model_from_weights
 from memorywam_export.checkpoint import checkpoint_from_argument
 from memorywam_export.eager import EagerBackend
+from memorywam_export.rewrites import rewrites_of_manifest
 from memorywam_runtime.backends import Backend, Engine, backend_from_name
 from memorywam_runtime.bundle import MANIFEST_FILE, check_bundle
 from memorywam_runtime.contract import InferenceContract
@@ -95,7 +96,8 @@ def rung(name: str, bundle: Path) -> Rung:
     backend: Backend
     if name == "eager":
         checkpoint = checkpoint_from_argument(TINY)
-        model = model_from_weights(checkpoint, bundle / "weights.safetensors")
+        rewrites = rewrites_of_manifest(manifest)
+        model = model_from_weights(checkpoint, bundle / "weights.safetensors", rewrites)
         backend = EagerBackend(model, manifest.cache_write)
     else:
         backend = backend_from_name("ort", num_threads=1, spin=False)

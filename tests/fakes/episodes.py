@@ -29,7 +29,7 @@ def random_model(
     torch.manual_seed(seed)
     model = MemoryWam(contract).to(dtype).eval().requires_grad_(requires_grad=False)
     for name, parameter in model.named_parameters():
-        if name.endswith(("norm_q.weight", "norm_k.weight", "norm3.weight", "gamma")):
+        if name.endswith(("norm_q.weight", "norm_k.weight", "norm3.weight", "norm3.bias", "gamma")):
             parameter.add_(0.2 * torch.randn_like(parameter))
     model.gist_tokens.copy_(torch.randn_like(model.gist_tokens))
     return model

@@ -19,26 +19,33 @@ class ScriptedPolicy:
         self.contract = contract or contract_from_preset("demo")
         self.chunk_of = chunk_of
         self.groups: list[tuple[int, ...]] = []
+        self.seen: tuple[int, ...] = ()
         self.executed: list[NDArray[np.floating] | None] = []
         self.resets: list[tuple[str, int, int | None]] = []
 
     def reset(self, instruction: str, *, seed: int = 0, max_steps: int | None = None) -> None:
         self.resets.append((instruction, seed, max_steps))
-        self.groups, self.executed = [], []
+        self.groups, self.executed, self.seen = [], [], ()
 
     def expected_steps(self) -> tuple[int, ...]:
         if not self.groups:
             return (0,)
         stride = self.contract.observations.steps_per_image
         last = self.groups[-1][-1]
-        return tuple(last + stride * (1 + k) for k in range(self.contract.images_per_frame))
+        count = self.contract.images_per_frame
+        return tuple(last + stride * (1 + k) for k in range(len(self.seen), count))
+
+    def see(self, observation: Observation) -> None:
+        assert observation.step == self.expected_steps()[0]
+        self.seen += (observation.step,)
 
     def remember(
         self, observations: Sequence[Observation], executed: NDArray[np.floating] | None = None
     ) -> int:
         steps = tuple(observation.step for observation in observations)
         assert steps == self.expected_steps()
-        self.groups.append(steps)
+        self.groups.append(self.seen + steps)
+        self.seen = ()
         self.executed.append(executed)
         return len(self.groups) - 1
 

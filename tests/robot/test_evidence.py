@@ -41,5 +41,5 @@ def test_figures_of_a_real_bench(tiny_bundle):
     latency = latency_by_frame(bench)
     assert "vae_first" not in latency
     assert [frames for frames, _ in latency["chunk"]] == [1, 4, 40]
-    assert [frames for frames, _ in latency["vae_step"]] == [4, 40]
+    assert [frames for frames, _ in latency["vae_image"]] == [4, 40]
     assert all(ms > 0 for points in latency.values() for _, ms in points)

@@ -86,6 +86,21 @@ def test_the_grid_of_observations(scripted):
     assert result.success is None
 
 
+def test_images_are_seen_as_they_are_made(scripted):
+    """All but a group's last, which `remember` gets: then the others are encoded already."""
+    robot, policy, seen = BenchRobot(48), scripted(counting), []
+    take = policy.see
+
+    def see(observation):
+        seen.append(len(robot.commands))
+        take(observation)
+
+    policy.see = see
+    run_episode(policy, robot)
+    assert seen == [4, 8, 12, 20, 24, 28]
+    assert policy.groups == [(0,), (4, 8, 12, 16), (20, 24, 28, 32)]
+
+
 def test_an_episode_that_ends_within_a_chunk(scripted):
     robot, policy = BenchRobot(20), scripted(counting)
     result = run_episode(policy, robot)

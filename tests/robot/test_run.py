@@ -43,7 +43,7 @@ def test_episodes(run):
     for episode in data["episodes"]:
         assert episode["num_steps"] == 16 * episode["num_frames"]
         assert len(episode["act_ms"]) == len(episode["remember_ms"]) == episode["num_frames"]
-    assert set(data["stages_ms"]) >= {"vae_first", "vae_step", "cache_update", "chunk"}
+    assert set(data["stages_ms"]) >= {"vae_first", "vae_image", "cache_update", "chunk"}
     assert data["backend"] == "ort"
     assert "of 2 succeeded" in said
 

@@ -37,8 +37,8 @@ def refuses(bundle, message):
 
 
 FILES = [
-    "weights.safetensors", "vae_first.onnx", "vae_step.onnx", "cache_update.onnx", "state_kv.onnx",
-    "action_step.onnx", "prompt_kv.onnx",
+    "weights.safetensors", "vae_first.onnx", "vae_image.onnx", "vae_pair.onnx", "vae_group.onnx",
+    "cache_update.onnx", "state_kv.onnx", "action_step.onnx", "prompt_kv.onnx",
 ]  # fmt: skip
 
 
@@ -246,11 +246,13 @@ DO_NOT_FIT = [
         "action_step",
     ),
     (
-        lambda m: m["graphs"]["vae_step"]["inputs"].append(
+        lambda m: m["graphs"]["vae_image"]["inputs"].append(
             {"name": "extra", "shape": [1], "dtype": "float32", "meaning": "none"}
         ),
-        "vae_step",
+        "vae_image",
     ),
+    (lambda m: m["graphs"]["vae_image"]["outputs"].pop(0), "vae_pair"),
+    (lambda m: m["graphs"]["vae_pair"]["outputs"].pop(1), "vae_group"),
 ]
 
 

@@ -53,10 +53,55 @@ def test_as_a_program() -> None:
 def test_it_imports_no_device_library() -> None:
     code = (
         "import sys; from memorywam_runtime.doctor import findings; findings();"
-        "print(sorted({'mujoco', 'onnxruntime', 'torch', 'pyrealsense2'} & set(sys.modules)))"
+        "print(sorted({'mujoco', 'onnxruntime', 'torch', 'pyrealsense2', 'cuda', 'tensorrt_rtx'}"
+        " & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"
+
+
+def _gpu_told(monkeypatch: pytest.MonkeyPatch, **told: object) -> dict[str, Finding]:
+    answer = {"devices": [], "error": "", "driver": 0, "tensorrt": "", "tensorrt_rtx": "", **told}
+    monkeypatch.setattr(doctor, "_GPU_PROBE", f"print({json.dumps(answer)!r})")
+    return _by_part(findings())
+
+
+def test_a_gpu_and_both_flavours_of_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _gpu_told(
+        monkeypatch,
+        devices=[("NVIDIA L4", "sm_89", 24 << 30)],
+        driver=13010,
+        tensorrt="10.3.0",
+        tensorrt_rtx="1.7.1.116",
+    )
+    assert found["GPU"].found == "NVIDIA L4, sm_89, 24 GiB, driver for CUDA 13.1"
+    assert found["tensorrt"].found == "10.3.0"
+    assert found["tensorrt-rtx"].found == "1.7.1.116"
+    assert {found[part].status for part in ("GPU", "tensorrt", "tensorrt-rtx")} == {"ok"}
+
+
+def test_without_a_gpu_nothing_that_was_asked_for_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = _gpu_told(monkeypatch, error="cudaErrorInsufficientDriver", tensorrt="does not load: x")
+    assert found["GPU"].found == "none to use: cudaErrorInsufficientDriver, driver absent"
+    assert found["tensorrt"].found == "does not load: x"
+    assert found["tensorrt-rtx"].found == "not installed"
+    assert {found[part].status for part in ("GPU", "tensorrt", "tensorrt-rtx")} == {"warn"}
+
+
+def test_a_gpu_library_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_GPU_PROBE", "import os; os.abort()")
+    assert _by_part(findings())["GPU"].found.startswith("cannot be asked for: ")
+
+
+def test_the_gpu_probe_tells_of_this_environment() -> None:
+    """Whose extras bring TensorRT for RTX, where it exists."""
+    found = _by_part(findings())
+    assert found["tensorrt-rtx"].found == (
+        versions.version_of("tensorrt-rtx-cu13") or "not installed"
+    )
+    assert found["GPU"].status in {"ok", "warn"}
 
 
 def test_every_finding_that_is_not_ok_has_a_fix_of_one_line() -> None:

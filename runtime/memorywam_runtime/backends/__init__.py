@@ -48,6 +48,8 @@ class Backend(Protocol):
     name: str
     is_async: bool
     """Calls return before the device is done."""
+    num_fallbacks: int
+    """Sequences that could not become one launch; a figure counts only where there are none."""
 
     def load(self, path: Path, entry: GraphEntry) -> Engine:
         """Load one graph.
@@ -91,9 +93,29 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "ort": ("memorywam_runtime.backends.ort", "OrtBackend", "pip install 'memorywam[cpu]'"),
+    "ort-cuda": (
+        "memorywam_runtime.backends.ort_cuda",
+        "OrtCudaBackend",
+        "pip uninstall -y onnxruntime && pip install 'memorywam[gpu]'",
+    ),
+    "tensorrt": (
+        "memorywam_runtime.backends.trt",
+        "tensorrt",
+        "pip install 'memorywam[tensorrt]', and TensorRT from JetPack or NVIDIA's package index",
+    ),
+    "tensorrt-rtx": (
+        "memorywam_runtime.backends.trt",
+        "tensorrt_rtx",
+        "pip install 'memorywam[tensorrt-rtx]'",
+    ),
     "eager": ("memorywam_export.eager", "BundleBackend", "pip install 'memorywam[export]'"),
+    "compile": (
+        "memorywam_export.compiled",
+        "CompiledBackend",
+        "pip install 'memorywam[export]', and a C++ compiler",
+    ),
 }
-"""Name to (module, class, how to get what it needs)."""
+"""Name to (module, what makes it there, how to get what it needs)."""
 
 
 def backend_from_name(name: str, **options: object) -> Backend:
@@ -108,10 +130,10 @@ def backend_from_name(name: str, **options: object) -> Backend:
     """
     if name not in BACKENDS:
         raise MissingPartError(f"unknown backend '{name}'; expected one of {', '.join(BACKENDS)}")
-    module, cls, remedy = BACKENDS[name]
+    module, maker, remedy = BACKENDS[name]
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
         raise MissingPartError(f"backend '{name}' cannot be loaded: {error}; {remedy}") from error
-    backend: Backend = getattr(loaded, cls)(**options)
+    backend: Backend = getattr(loaded, maker)(**options)
     return backend

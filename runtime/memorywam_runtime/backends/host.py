@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.backends import Run
+from memorywam_runtime.errors import InputError
 from memorywam_runtime.tensors import TensorSpec, storage_dtype
 
 __all__ = ["HostArrays"]
@@ -17,6 +18,7 @@ class HostArrays:
     """The tensor half of a backend, on numpy arrays."""
 
     is_async = False
+    num_fallbacks = 0
 
     def flat(self, num_elements: int, spec: TensorSpec) -> NDArray[Any]:
         """Return a zeroed one-dimensional buffer of the spec's type."""
@@ -43,7 +45,16 @@ class HostArrays:
         source_row: int,
         num_rows: int,
     ) -> None:
-        """Copy rows (axis 2 of [N, H, rows, D]) between arrays, or within one."""
+        """Copy rows (axis 2 of [N, H, rows, D]) between arrays, or within one.
+
+        Raises:
+            InputError: rows of one array that overlap.
+        """
+        if target is source and abs(target_row - source_row) < num_rows:
+            raise InputError(
+                f"found {num_rows} rows to copy from {source_row} to {target_row} of the same "
+                "array; expected rows that do not overlap"
+            )
         rows = source[:, :, source_row : source_row + num_rows]
         target[:, :, target_row : target_row + num_rows] = rows
 

@@ -1,7 +1,7 @@
 """Bars and lines as SVG that takes its colours from the page's style sheet."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -45,7 +45,7 @@ def bar_chart(
         y_label: What the height means.
         top: Highest value of the axis.
     """
-    parts = _frame(ticks(top), top, y_label)
+    parts = _frame([(mark / top, _number(mark)) for mark in ticks(top) if mark <= top], y_label)
     slot = _PLOT_WIDTH / max(len(groups), 1)
     width = min(54.0, 0.7 * slot / max(len(series), 1))
     for index, (label, bars) in enumerate(groups):
@@ -64,36 +64,87 @@ def bar_chart(
     return _svg(title, [*parts, *_legend(series)])
 
 
-def line_chart(title: str, lines: Sequence[Line], *, x_label: str, y_label: str) -> str:
-    """Return lines over one pair of axes that both begin at 0.
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_label: str,
+    log: bool = False,
+) -> str:
+    """Return lines over one pair of axes: both begin at 0, or both are logarithmic.
 
     Args:
         title: Read out to those who cannot see it.
         lines: Drawn in this order.
         x_label: What lies to the right.
         y_label: What goes up, with its unit.
+        log: Draw logarithms; points at 0 or below are left out. Each point gets a dot.
     """
+    if log:
+        lines = [
+            Line(name=line.name, points=[p for p in line.points if min(p) > 0]) for line in lines
+        ]
     points = [point for line in lines for point in line.points]
-    x_marks = ticks(max((x for x, _ in points), default=1.0), count=8)
-    y_marks = ticks(max((y for _, y in points), default=1.0))
-    x_end = max(max((x for x, _ in points), default=1.0), 1e-12)
-    y_end = y_marks[-1]
-    parts = _frame(y_marks, y_end, y_label)
-    for mark in x_marks:
-        if mark <= x_end:
-            x = _LEFT + _PLOT_WIDTH * mark / x_end
-            parts.append(_text(x, _HEIGHT - _BOTTOM + 18, _number(mark), "middle"))
+    across = _log_axis([x for x, _ in points]) if log else _axis([x for x, _ in points], count=8)
+    up = _log_axis([y for _, y in points]) if log else _axis([y for _, y in points], round_up=True)
+    marks = [(up.place(mark), _number(mark)) for mark in up.marks]
+    parts = _frame(marks, y_label)
+    for mark in across.marks:
+        x = _LEFT + _PLOT_WIDTH * across.place(mark)
+        parts.append(_text(x, _HEIGHT - _BOTTOM + 18, _number(mark), "middle"))
     parts.append(_text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 8, x_label, "middle", "axis"))
     for index, line in enumerate(lines):
-        places = " ".join(
-            f"{_LEFT + _PLOT_WIDTH * x / x_end:.1f},{_TOP + _PLOT_HEIGHT * (1 - y / y_end):.1f}"
+        places = [
+            (_LEFT + _PLOT_WIDTH * across.place(x), _TOP + _PLOT_HEIGHT * (1 - up.place(y)))
             for x, y in line.points
-        )
+        ]
+        told = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(
-            f'<polyline class="line{index}" points="{places}"><title>{escape(line.name)}</title>'
+            f'<polyline class="line{index}" points="{told}"><title>{escape(line.name)}</title>'
             "</polyline>"
         )
+        for (x, y), (at, value) in zip(places if log else (), line.points, strict=False):
+            parts.append(
+                f'<circle class="fill{index}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>'
+                f"{escape(line.name)}, {at:g}: {value:.4g}</title></circle>"
+            )
     return _svg(title, [*parts, *_legend([line.name for line in lines])])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Axis:
+    """Marks, and where a value lies between the ends."""
+
+    marks: Sequence[float]
+    place: Callable[[float], float]
+    """Value to 0 at the start and 1 at the end."""
+
+
+def _axis(values: Sequence[float], count: int = 5, *, round_up: bool = False) -> _Axis:
+    """Return an axis from 0 to the largest value, or to the mark above it."""
+    top = max(values, default=1.0)
+    marks = ticks(top, count)
+    end = marks[-1] if round_up else max(top, 1e-12)
+    return _Axis(marks=[mark for mark in marks if mark <= end], place=lambda value: value / end)
+
+
+def _log_axis(values: Sequence[float]) -> _Axis:
+    """Return a logarithmic axis from the mark at or below the least value to that above the most.
+
+    Marks are powers of ten, and between them 2 and 5 where the axis has less than two of those.
+    """
+    low, high = min(values, default=1.0), max(values, default=10.0)
+    scales = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    wide = high / low > 100 * (1 + 1e-9)
+    fine = [factor * 10.0**scale for scale in scales for factor in ((1,) if wide else (1, 2, 5))]
+    first = max((mark for mark in fine if mark <= low * (1 + 1e-9)), default=fine[0])
+    last = min((mark for mark in fine if mark >= high * (1 - 1e-9)), default=fine[-1])
+    if last <= first:
+        last = 10 * first
+    span = math.log(last / first)
+    marks = [mark for mark in fine if first <= mark <= last]
+    return _Axis(marks=marks, place=lambda value: math.log(value / first) / span)
 
 
 def ticks(top: float, count: int = 5) -> list[float]:
@@ -106,13 +157,13 @@ def ticks(top: float, count: int = 5) -> list[float]:
     return [step * index for index in range(math.ceil(top / step - 1e-9) + 1)]
 
 
-def _frame(marks: Sequence[float], top: float, y_label: str) -> list[str]:
+def _frame(marks: Sequence[tuple[float, str]], y_label: str) -> list[str]:
     """Return horizontal grid lines with their values, and the label of the upward axis."""
     parts = []
-    for mark in marks:
-        y = _TOP + _PLOT_HEIGHT * (1 - mark / top)
+    for place, text in marks:
+        y = _TOP + _PLOT_HEIGHT * (1 - place)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 8, y + 4, _number(mark), "end"))
+        parts.append(_text(_LEFT - 8, y + 4, text, "end"))
     x, y = 14, _TOP + _PLOT_HEIGHT / 2
     parts.append(
         f'<text class="axis" transform="translate({x} {y:.1f}) rotate(-90)" '
