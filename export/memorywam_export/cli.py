@@ -4,7 +4,7 @@ import argparse
 import itertools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.report import Outcome, Progress
@@ -187,12 +187,24 @@ class Verify:
             help="latent frames of the episode (default 24); 40 cross a gist bucket",
         )  # fmt: skip
         parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the episode")
+        parser.add_argument(
+            "--backend", metavar="B", help="climb one rung more, on a device: ort-cuda, tensorrt..."
+        )
+        parser.add_argument(
+            "--engine", metavar="DIR",
+            help="the backend's engines, if not beside the bundle; the report is written to them, "
+            "and they load from then on",
+        )  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Climb the ladder; every check must hold."""
         from memorywam_export.verify_report import verify_bundle
         from memorywam_runtime.bundle import check_bundle
 
+        if args.engine and args.backend not in ("tensorrt", "tensorrt-rtx"):
+            raise InputError(
+                f"found --engine with --backend {args.backend}; expected tensorrt or tensorrt-rtx"
+            )
         root = Path(args.bundle)
         manifest = check_bundle(root)
         checkpoint = _checkpoint(args, of_bundle=manifest.contract)
@@ -203,9 +215,12 @@ class Verify:
                 checkpoint,
                 num_frames=args.frames,
                 seed=args.seed,
+                backend=args.backend,
+                engines=Path(args.engine) if args.engine else None,
                 tell=lambda doing: progress.update(next(counts), doing),
             )
         bad = [check for check in checks if not check.ok]
+        _record(args, data, passed=not bad)
         worst = f"; the first that fails: {bad[0].what} ({bad[0].worst})" if bad else ""
         return Outcome(
             ok=not bad,
@@ -214,6 +229,15 @@ class Verify:
             data=data,
             note=f"{len(checks) - len(bad)} of {len(checks)} checks hold{worst}",
         )
+
+
+def _record(args: argparse.Namespace, data: "dict[str, Any]", *, passed: bool) -> None:
+    """Leave the report beside the engines that were verified."""
+    if args.backend not in ("tensorrt", "tensorrt-rtx"):
+        return
+    from memorywam_export.engine_parity import record_parity
+
+    record_parity(Path(data["engines"]), data, passed=passed)
 
 
 def _add_checkpoint_options(parser: argparse.ArgumentParser) -> None:

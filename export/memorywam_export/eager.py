@@ -219,9 +219,20 @@ def eager_session(
     cache_write: CacheWrite = "in_place",
     max_frames: int = 64,
     on_full: str = "refuse",
+    plan: MemoryPlan | None = None,
     visible: Visible | None = None,
 ) -> Session:
-    """Return a session that runs a model's graphs in torch: no files, no ONNX."""
+    """Return a session that runs a model's graphs in torch: no files, no ONNX.
+
+    Args:
+        model: The reference, or a rewritten one.
+        normalization: Statistics.
+        cache_write: How the graphs write memory.
+        max_frames: What memory holds.
+        on_full: What happens to the frame after those.
+        plan: In place of both, a bundle's.
+        visible: Parts of memory to hide, for ablations.
+    """
     backend = EagerBackend(model, cache_write)
     specs = specs_of(model, cache_write)
     entries = {
@@ -237,7 +248,7 @@ def eager_session(
         opset=0,
         cache_write=cache_write,
         graphs=entries,
-        memory=memory_plan(contract, max_frames, on_full, model.gist_tokens.element_size()),
+        memory=plan or memory_plan(contract, max_frames, on_full, model.gist_tokens.element_size()),
         normalization=normalization,
         prompts=(),
         files={},

@@ -1,10 +1,9 @@
 """The ladder of parity: the same episode through every rung, each with a memory of its own."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from memorywam_export.parity_graphs import (
+    Script,
+    context_rows,
+    graph_inputs,
+    graph_outputs,
+    kept_type,
+)
 from memorywam_export.prompts import context_from_embedding
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Episode, episode_velocities
@@ -31,26 +37,9 @@ from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.padding import with_text_bias
 from memorywam_runtime.schedule import euler_steps
 from memorywam_runtime.session import Session
-from memorywam_runtime.tensors import storage_dtype
+from memorywam_runtime.tensors import decoded, encoded, storage_dtype
 
 __all__ = ["Rung", "Script", "climb", "drive", "random_script", "reference_trace"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """What every rung is fed: one episode of random pictures, states, noise and actions."""
-
-    pixels: list[NDArray[np.float32]]
-    """One [1, 3, T, H, W] a frame."""
-    states: NDArray[np.float32]
-    noise: NDArray[np.float32]
-    executed: NDArray[np.float32]
-    """[frames, horizon, action_dim], as `noise`; used where actions are kept."""
-    other_noise: NDArray[np.float32]
-    context: NDArray[np.float32]
-    """[1, text_len, text_dim]; rows past the prompt are zero."""
-    num_tokens: int
-    """Rows of it that are the prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +48,7 @@ class Rung:
 
     name: str
     precision: str
-    """Which tolerance counts: fp64, fp32 or fp16."""
+    """Which tolerance counts: fp64, fp32, bf16 or fp16."""
     open: Callable[[], Session]
 
 
@@ -86,11 +75,11 @@ def climb(
         tell(f"{rung.name}: open")
         session = rung.open()
         trace = drive(session, script, tell, rung.name)
-        inputs = inputs or _graph_inputs(session, script, manifest)
+        inputs = inputs or graph_inputs(session, script, manifest)
         graphs: dict[str, dict[str, Difference]] = {}
         for graph, tensors in inputs.items():
             tell(f"{rung.name}: {graph}")
-            outputs = _graph_outputs(session, graph, tensors)
+            outputs = graph_outputs(session, graph, tensors)
             if graph in below:
                 graphs[graph] = differences(outputs, below[graph])
             below[graph] = outputs
@@ -182,7 +171,9 @@ def reference_trace(model: MemoryWam, script: Script) -> Trace:
 
 def drive(session: Session, script: Script, tell: Callable[[str], None], name: str) -> Trace:
     """Run the script through a session, frame by frame, its memory carried along."""
-    text = _graph_outputs(session, "prompt_kv", {"context": _context(session, script)})
+    found = graph_outputs(session, "prompt_kv", {"context": context_rows(session, script)})
+    specs = session.manifest.graphs["prompt_kv"].outputs
+    text = {spec.name: encoded(found[spec.name], spec.dtype) for spec in specs}
     session.reset(with_text_bias(session.manifest, text, script.num_tokens))
     conventions = session.contract.conventions
     pixel_type = storage_dtype(session.manifest.graphs["vae_first"].inputs[0].dtype)
@@ -192,8 +183,8 @@ def drive(session: Session, script: Script, tell: Callable[[str], None], name: s
         past = script.executed[frame - 1] if frame and conventions.action_history else None
         state = script.states[frame] if conventions.proprio_in_video_context else None
         session.remember(pixels.astype(pixel_type, copy=False), past, state)
-        latent = session.calls.tensor("cache_update", "latent")
-        latents.append(session.backend.read(latent)[0, :, 0])
+        latent = session.backend.read(session.calls.tensor("cache_update", "latent"))
+        latents.append(decoded(latent, kept_type(session))[0, :, 0])
         session.set_state(script.states[frame])
         actions.append(session.denoise(script.noise[frame]))
     memory, history, kept = _memory_of(session, len(script.pixels))
@@ -205,76 +196,6 @@ def drive(session: Session, script: Script, tell: Callable[[str], None], name: s
         history=history,
         other_actions=session.denoise(script.other_noise),
     )
-
-
-def _context(session: Session, script: Script) -> Array:
-    """Return the context with as many rows as the session's graphs take."""
-    (spec,) = session.manifest.graphs["prompt_kv"].inputs
-    return script.context[:, : spec.fixed_shape[1]]
-
-
-def _graph_inputs(session: Session, script: Script, manifest: Manifest) -> dict[str, Tensors]:
-    """Return inputs of every graph of the bundle: those of a session at the episode's end.
-
-    They are rounded to the bundle's types, so that every rung gets the same numbers.
-    """
-    rows, horizon = session.buffers.num_rows, session.contract.actions.horizon
-    conventions = session.contract.conventions
-    timesteps, deltas = euler_steps(conventions.num_steps, conventions.action_shift)
-    bias = np.empty(rows + horizon)
-    session.memory.action_bias(rows, bias)
-    step = len(timesteps) // 2
-    timestep = timesteps[step : step + 1]
-    chosen: dict[str, Tensors] = {
-        "prompt_kv": {"context": _context(session, script)},
-        "action_modulation": {"timestep": timestep},
-        "action_step": {
-            "x": script.noise[-1:],
-            "timestep": timestep,
-            "delta": deltas[step : step + 1],
-        },
-        "action_denoise": {
-            "noise": script.noise[-1:],
-            "timesteps": timesteps,
-            "deltas": deltas,
-            "key_bias": bias.reshape(1, 1, 1, -1),
-            **{n: session.calls.tensor("action_step", n) for n in ("rope_cos", "rope_sin")},
-        },
-    }
-    if "action_modulation" in manifest.graphs:
-        each = [
-            _graph_outputs(session, "action_modulation", {"timestep": timesteps[s : s + 1]})
-            for s in range(len(timesteps))
-        ]
-        chosen["action_step"] |= each[step]
-        chosen["action_denoise"]["modulations"] = np.concatenate([e["modulation"] for e in each])
-    inputs: dict[str, Tensors] = {}
-    for graph, entry in manifest.graphs.items():
-        inputs[graph] = {}
-        for spec in entry.inputs:
-            value = chosen.get(graph, {}).get(spec.name)
-            if value is None and spec.name.startswith("memory."):
-                value = session.calls.memory[spec.name]
-            elif value is None:
-                kept = "action_step" if graph == "action_denoise" else graph
-                value = session.calls.tensor(kept, spec.name)
-            inputs[graph][spec.name] = value.astype(storage_dtype(spec.dtype))
-    return inputs
-
-
-def _graph_outputs(session: Session, graph: str, inputs: Mapping[str, Array]) -> Tensors:
-    """Return the outputs of one call of a graph, in arrays of its own."""
-    entry = session.manifest.graphs[graph]
-    given = {s.name: inputs[s.name].astype(storage_dtype(s.dtype)) for s in entry.inputs}
-    shapes = [
-        (size, n)
-        for s in entry.inputs
-        for size, n in zip(s.shape, given[s.name].shape, strict=True)
-    ]
-    sizes = {size: n for size, n in shapes if isinstance(size, str)}
-    outputs = {spec.name: spec.bound(**sizes).zeros() for spec in entry.outputs}
-    session.backend.load((session.root or Path()) / entry.file, entry).bind(given, outputs)()
-    return outputs
 
 
 def _memory_of(session: Session, num_frames: int) -> tuple[Tensors, Tensors, list[str]]:
@@ -292,8 +213,11 @@ def _memory_of(session: Session, num_frames: int) -> tuple[Tensors, Tensors, lis
     for frame in range(memory.num_table_places(state.num_frames)):
         start = rows.gist(memory.gist_place(frame))
         kept += [(f"frame {frame} gist {i}", start + i) for i in range(rows.num_gists)]
+    dtype = kept_type(session)
     arrays = {
-        name: in_reference_order(name, session.backend.read(array)[0], session.manifest)
+        name: in_reference_order(
+            name, decoded(session.backend.read(array), dtype)[0], session.manifest
+        )
         for name, array in session.calls.memory.items()
     }
     tokens = [row for _, row in kept]

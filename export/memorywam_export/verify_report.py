@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -28,12 +29,15 @@ from memorywam_export.rewrites import Rewrites, rewrites_of_manifest
 from memorywam_export.trace_report import Difference, difference
 from memorywam_export.weights import Weight
 from memorywam_runtime.bundle import check_bundle, open_bundle, read_prompt
-from memorywam_runtime.errors import InputError, MissingPartError
-from memorywam_runtime.manifest import Manifest
+from memorywam_runtime.errors import InputError
+from memorywam_runtime.manifest import Manifest, MemoryPlan
 from memorywam_runtime.session import Session
+from memorywam_runtime.tensors import decoded
 
-__all__ = ["bundle_checks", "ladder", "verify_bundle"]
+__all__ = ["BUILT", "bundle_checks", "ladder", "open_device", "verify_bundle"]
 
+BUILT = ("tensorrt", "tensorrt-rtx")
+"""Backends that run engines of their own."""
 _WEIGHTS_FILE = "weights.safetensors"
 
 
@@ -43,27 +47,33 @@ def verify_bundle(
     *,
     num_frames: int = 24,
     seed: int = 0,
+    backend: str | None = None,
+    engines: Path | None = None,
     tell: Callable[[str], None] = lambda doing: None,
 ) -> tuple[list[Check], dict[str, Any]]:
     """Return every check of a bundle, and the figures for machines.
 
     The reference runs in float64 on the checkpoint's weights, without any rewrite, the whole
     episode under one mask; the graphs, with the bundle's rewrites, run in torch, in float64 and
-    float32; then the bundle runs on ONNX Runtime.
+    float32, and in the bundle's type if that is another; then the bundle runs on ONNX Runtime,
+    but for bfloat16, which that cannot run on the CPU; last on the backend that is asked for.
 
     Args:
         root: The bundle.
         checkpoint: What it is said to be made from.
         num_frames: Latent frames of the random episode.
         seed: Of the episode.
+        backend: One more rung, on a device.
+        engines: That backend's engines, verified or not; beside the bundle by default.
         tell: Called with what is being done.
 
     Raises:
         InputError: an episode that memory cannot hold.
-        MissingPartError: a bundle that this machine cannot run.
+        MissingPartError: a backend that this machine has not.
     """
     manifest = check_bundle(root)
     _refuse_unverifiable(manifest, num_frames, seed)
+    device = None if backend is None else open_device(root, backend, engines)
     tell("contract, statistics, weights")
     checks = bundle_checks(root, manifest, checkpoint)
     data: dict[str, Any] = {
@@ -74,6 +84,8 @@ def verify_bundle(
         "covered": coverage(manifest, num_frames),
         "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
     }
+    if device is not None and backend in BUILT:
+        data["engines"] = str(Path(device.manifest.graphs["cache_update"].file).parent)
     if checks[0].ok:  # with another contract, no tensor has the same shape
         embedding = next(iter(checkpoint.prompts.values()), None)
         script = random_script(checkpoint.contract, num_frames, seed, embedding)
@@ -83,18 +95,35 @@ def verify_bundle(
         truth = reference_trace(model, script)
         del model
         results = []
-        for result in climb(ladder(root, manifest, checkpoint), truth, script, manifest, tell):
+        rungs = ladder(root, manifest, checkpoint, device)
+        for result in climb(rungs, truth, script, manifest, tell):
             results.append(result)
             checks += rung_checks(result)
-        rungs = [rung_data(result) for result in results]
-        data |= {**rungs[-1], "rungs": rungs}
+        told = [rung_data(result) for result in results]
+        data |= {**told[-1], "rungs": told}
     data["checks"] = [asdict(check) for check in checks]
     data["verdict"] = "ok" if all(check.ok for check in checks) else "failed"
     return checks, data
 
 
-def ladder(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Rung]:
-    """Return the rungs above the reference, the closest first."""
+def open_device(root: Path, backend: str, engines: Path | None) -> Session:
+    """Return a session on a device, on engines that may not have been verified yet."""
+    options = {"allow_unverified": True} if backend in BUILT else {}
+    return open_bundle(root, backend=backend, engines=engines, **options)
+
+
+def ladder(
+    root: Path, manifest: Manifest, checkpoint: Checkpoint, device: Session | None = None
+) -> list[Rung]:
+    """Return the rungs above the reference, the closest first.
+
+    Args:
+        root: The bundle.
+        manifest: Its manifest.
+        checkpoint: What it was made from.
+        device: One more; all others then have memory of the sizes that it takes.
+    """
+    plan = manifest.memory if device is None else device.manifest.memory
 
     def in_torch(dtype: torch.dtype) -> Session:
         rewrites = rewrites_of_manifest(manifest)
@@ -102,14 +131,33 @@ def ladder(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Rung]
             rewritten_model(checkpoint.contract, checkpoint.weights, dtype, rewrites),
             checkpoint.normalization,
             cache_write=manifest.cache_write,
-            max_frames=manifest.memory.max_frames,
+            plan=plan,
         )
 
-    return [
+    precision = manifest.precision
+    rungs = [
         Rung(name="graph fp64", precision="fp64", open=lambda: in_torch(torch.float64)),
         Rung(name="graph fp32", precision="fp32", open=lambda: in_torch(torch.float32)),
-        Rung(name="onnx", precision=manifest.precision, open=lambda: open_bundle(root)),
     ]
+    if precision != "fp32":
+        dtype = PRECISIONS[precision]
+        rungs.append(
+            Rung(name=f"graph {precision}", precision=precision, open=lambda: in_torch(dtype))
+        )
+    if precision != "bf16":  # ONNX Runtime has no bfloat16 on the CPU
+        rungs.append(Rung(name="onnx", precision=precision, open=lambda: _on_cpu(root, plan)))
+    if device is not None:
+        rungs.append(Rung(name=device.backend.name, precision=precision, open=lambda: device))
+    return rungs
+
+
+def _on_cpu(root: Path, plan: MemoryPlan) -> Session:
+    """Return a session on ONNX Runtime, with memory of the sizes of a plan."""
+    session = open_bundle(root)
+    if session.manifest.memory == plan:
+        return session
+    manifest = msgspec.structs.replace(session.manifest, memory=plan)
+    return Session(manifest, session.backend, session.engines, root=root)
 
 
 def bundle_checks(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Check]:
@@ -161,7 +209,8 @@ def prompt_checks(
         arrays = read_prompt(root, manifest, entry.text)
         for spec, tensor in zip(manifest.graphs["prompt_kv"].outputs, wanted, strict=True):
             rows = tensor[:, :, : spec.fixed_shape[2]]
-            worst[f"'{entry.text}' {spec.name}"] = difference(arrays[spec.name], rows)
+            found = decoded(arrays[spec.name], spec.dtype)
+            worst[f"'{entry.text}' {spec.name}"] = difference(found, rows)
     if not worst:
         return []
     return [judged("bundle", "stored prompts", worst, TOLERANCES[manifest.precision].max_abs)]
@@ -217,11 +266,6 @@ def _is_same(found: torch.Tensor, expected: torch.Tensor, *, is_computed: bool) 
 
 def _refuse_unverifiable(manifest: Manifest, num_frames: int, seed: int) -> None:
     """Refuse what the ladder cannot run, before hours of it."""
-    if manifest.precision == "bf16":
-        raise MissingPartError(
-            "found a bf16 bundle: ONNX Runtime cannot run bfloat16 on the CPU, so its ONNX rung "
-            "cannot be compared here; export the checkpoint with --precision fp32 and verify that"
-        )
     if num_frames < 1 or seed < 0:
         raise InputError(
             f"found {num_frames} frames and seed {seed}; expected at least 1, and 0 or more"

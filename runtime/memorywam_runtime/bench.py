@@ -106,12 +106,13 @@ def bench_bundle(
         peaks.append(measured_peaks(num_threads))
     with ExitStack() as stack:
         running: dict[str, Arm] = {}
-        if len(arms) == 1:
-            running = {name: SessionArm(options) for name, options in arms.items()}
-        else:
-            for name, options in arms.items():
-                running[name] = stack.enter_context(RemoteArm(options))
-        opened = _opened(running, tell)
+        opened: dict[str, dict[str, Any]] = {}
+        for name, options in arms.items():
+            tell(f"open {name}")
+            alone = len(arms) == 1
+            # Started one after the other: each has the machine to itself while it loads.
+            arm = SessionArm(options) if alone else stack.enter_context(RemoteArm(options))
+            running[name], opened[name] = arm, arm.open()
         at_fills, measured = _measured(running, fills, repeat, seed, tell)
     if roofline:  # again, in case it was busy
         tell("measure the machine")
@@ -180,15 +181,6 @@ def _arms(
     if full_history:
         arms[FULL_HISTORY] = msgspec.structs.replace(first, full_history=True)
     return arms
-
-
-def _opened(arms: dict[str, Arm], tell: Tell) -> dict[str, dict[str, Any]]:
-    """Open the arms one after the other; return what each tells of its cold start."""
-    found = {}
-    for name, arm in arms.items():
-        tell(f"open {name}")
-        found[name] = arm.open()
-    return found
 
 
 def _measured(

@@ -141,7 +141,8 @@ class SessionArm:
     def tick(self, *, discard: int = 0) -> Spans:
         """Remember the next frame and act on it, with the counters set back to where they were.
 
-        From the same counters, a frame writes the rows that it wrote before: the same work.
+        From the same counters, a frame writes the rows that it wrote before: the same work. What
+        the encoder keeps of earlier images goes on, which changes values, and no more.
         """
         for _ in range(discard):
             self._tick()

@@ -123,27 +123,33 @@ def _parts(data: Data, frames: int) -> str:
 
 def _bar(ms: float) -> Bar:
     """Return a bar with its value."""
-    return Bar(value=ms, text=f"{ms:.3g}")
+    return Bar(value=ms, text=f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}")
 
 
 def _ratios(data: Data) -> str:
     """Return the table of ratios with their intervals."""
     first = data["backend"]
-    rows = [
-        (
-            f"{one['arm']}, {one['stage']}",
-            one["frames"],
-            f"{one['ratio']:.3f}",
-            f"{one['low']:.3f} to {one['high']:.3f}",
-        )
-        for one in data["ratios"]
-    ]
+    rows = {
+        stages: [
+            (
+                f"{one['arm']}, {one['stage']}",
+                one["frames"],
+                f"{one['ratio']:.3f}",
+                f"{one['low']:.3f} to {one['high']:.3f}",
+            )
+            for one in data["ratios"]
+            if (one["stage"] == "tick") == (stages == "ticks")
+        ]
+        for stages in ("ticks", "parts")
+    }
     text = (
         f"Time of an arm over the time of {first}: above 1, {first} is faster. Medians over "
         f"paired rounds, 95 % intervals by bootstrap. '{first} again' is {first} against itself: "
         "what differs as much as that means nothing."
     )
-    return _told(text) + table(("arm and part", "frames", "ratio", "95 % interval"), rows)
+    headers = ("arm and part", "frames", "ratio", "95 % interval")
+    parts = f"<details><summary>every part</summary>{table(headers, rows['parts'])}</details>"
+    return _told(text) + table(headers, rows["ticks"]) + parts
 
 
 def _roofline(data: Data) -> str:
@@ -152,15 +158,19 @@ def _roofline(data: Data) -> str:
     frames = _compared(data)[-1]
     own = [one for one in data["roofline"] if one["frames"] == frames]
     stages = list(dict.fromkeys(one["stage"] for one in own if one["arm"] == data["backend"]))
-    arms = [arm for arm, found in data["arms"].items() if not found["full_history"]]
+    arms = [
+        arm
+        for arm, found in data["arms"].items()
+        if arm == found["backend"] and not found["full_history"]
+    ]
     share = {(one["arm"], one["stage"]): one["share"] for one in own}
     groups = [(stage, [_share(share.get((arm, stage), 0.0)) for arm in arms]) for stage in stages]
     chart = bar_chart(
         f"share of the roofline's speed at {frames} frames, by stage and arm",
         arms,
         groups,
-        y_label="share of the bound",
-        top=max(1.0, 1.05 * max((bar.value for _, bars in groups for bar in bars), default=1.0)),
+        y_label="% of the bound's speed",
+        top=max(100.0, 1.05 * max((bar.value for _, bars in groups for bar in bars), default=0.0)),
     )
     rows = [
         (
@@ -186,8 +196,8 @@ def _roofline(data: Data) -> str:
 
 
 def _share(share: float) -> Bar:
-    """Return a bar with its share."""
-    return Bar(value=share, text=f"{share:.0%}")
+    """Return a bar with its share, per cent."""
+    return Bar(value=100 * share, text=f"{100 * share:.0f}")
 
 
 def _growth(data: Data) -> str:
@@ -199,9 +209,9 @@ def _growth(data: Data) -> str:
             f"{one['ratio']:.3f}",
             f"{one['difference_ms']:+.1f}",
             _figure(one, "rows", "{:,}"),
-            _figure(one, "bytes", "{:.4g}", 1e6),
-            _figure(one, "flops", "{:.4g}", 1e9),
-            _figure(one, "rows_ms", "{:.4g}"),
+            _figure(one, "bytes", "{:,.0f}", 1e6),
+            _figure(one, "flops", "{:.1f}", 1e9),
+            _figure(one, "rows_ms", "{:.1f}"),
             _figure(one, "apart", "{:.3f}"),
         )
         for one in data["growth"]
@@ -233,8 +243,8 @@ def _cold_start(data: Data) -> str:
                 arm,
                 f"{found['start_s']:.2f}" if "start_s" in found else "",
                 f"{found['open_s']:.2f}",
-                f"{first['remember']:.4g}" if "remember" in first else "",
-                f"{first['chunk']:.4g}" if "chunk" in first else "",
+                f"{first['remember']:.0f}" if "remember" in first else "",
+                f"{first['chunk']:.0f}" if "chunk" in first else "",
                 *(_first_tick(fill) for fill in found["by_frames"]),
             )
         )
@@ -246,7 +256,7 @@ def _cold_start(data: Data) -> str:
 
 def _first_tick(fill: Data) -> str:
     """Return the first tick at a fill, or that there was none."""
-    return f"{fill['first_tick_ms']:.4g}" if "first_tick_ms" in fill else "not measured"
+    return f"{fill['first_tick_ms']:.0f}" if "first_tick_ms" in fill else "not measured"
 
 
 def _machine(data: Data) -> str:

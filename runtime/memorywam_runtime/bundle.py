@@ -1,21 +1,23 @@
 """Open a bundle: schema, paths and hashes checked, then graphs loaded; or say why not."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.backends import Backend, backend_from_name
+from memorywam_runtime.engines import manifest_on_device
 from memorywam_runtime.errors import BundleError, InputError
-from memorywam_runtime.files import sha256_of
+from memorywam_runtime.files import inside, sha256_of
 from memorywam_runtime.manifest import Manifest, PromptEntry, manifest_from_json
 from memorywam_runtime.memory import Visible
 from memorywam_runtime.padding import with_text_bias
 from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import storage_dtype
+from memorywam_runtime.warm_up import warm_up
 
-__all__ = ["MANIFEST_FILE", "check_bundle", "inside", "open_bundle", "read_manifest", "read_prompt"]
+__all__ = ["MANIFEST_FILE", "check_bundle", "open_bundle", "read_manifest", "read_prompt"]
 
 MANIFEST_FILE = "manifest.json"
 _HOST_INPUTS = {
@@ -45,21 +47,26 @@ def open_bundle(
     path: str | Path,
     *,
     backend: str | Backend = "ort",
+    engines: str | Path | None = None,
     visible: Visible | None = None,
     contract_hash: str | None = None,
     **options: object,
 ) -> Session:
     """Return a session on a bundle that has passed every check.
 
+    On a device it is warmed up: every call has run, so that the first tick is like all others.
+
     Args:
         path: The bundle's directory.
         backend: Name of a backend, or one already made.
+        engines: Where the engines of a backend that needs them are; beside the bundle by default.
         visible: Parts of memory to hide, for ablations.
         contract_hash: Refuse a bundle of any other contract.
         options: Passed to the backend.
 
     Raises:
-        BundleError: damaged, incomplete, of another version or contract; the text says which.
+        BundleError: damaged, incomplete, of another version or contract, or engines that are not
+            for this device or that no parity report vouches for; the text says which.
         MissingPartError: the backend's library is not installed.
     """
     root = Path(path)
@@ -71,18 +78,22 @@ def open_bundle(
             "was exported from your checkpoint"
         )
     runner = backend_from_name(backend, **options) if isinstance(backend, str) else backend
-    engines = {
+    manifest = manifest_on_device(root, manifest, runner, engines)
+    loaded = {
         name: runner.load(root / manifest.graphs[name].file, manifest.graphs[name])
         for name in _SESSION_GRAPHS
         if name in manifest.graphs
     }
     try:
-        return Session(manifest, runner, engines, root=root, visible=visible)
+        session = Session(manifest, runner, loaded, root=root, visible=visible)
     except (InputError, LookupError, StopIteration) as error:
         raise BundleError(
             f"{root}: the graphs that the manifest describes are not those of its contract "
             f"({error}); export the checkpoint again"
         ) from error
+    if runner.is_async:
+        warm_up(session)
+    return session
 
 
 def check_bundle(root: Path) -> Manifest:
@@ -222,20 +233,3 @@ def _prompt_arrays(root: Path, manifest: Manifest, entry: PromptEntry) -> dict[s
         arrays[spec.name] = flat.reshape(spec.fixed_shape)
         offset += spec.num_bytes
     return arrays
-
-
-def inside(root: Path, name: str) -> Path:
-    """Return a file's path; refuse one that leaves the bundle, by name or by link."""
-    pure = PurePosixPath(name)
-    path = root / name
-    escapes = pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts
-    try:
-        path.is_file()  # a name that the file system cannot hold fails here, or in resolve
-        escapes = escapes or not path.resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BundleError(
-            f"{root}: the manifest names {name[:80]!r}, which is no file name ({error}); refused"
-        ) from error
-    if escapes:
-        raise BundleError(f"{root}: the manifest names '{name}', which leaves the bundle; refused")
-    return path

@@ -3,8 +3,10 @@
 import hashlib
 import logging
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from memorywam_runtime.bundle import inside
+import msgspec
+
 from memorywam_runtime.engines_manifest import (
     ENGINES_FILE,
     ENGINES_SCHEMA_VERSION,
@@ -17,8 +19,8 @@ from memorywam_runtime.engines_manifest import (
     engines_schema,
     engines_to_json,
 )
-from memorywam_runtime.errors import BundleError
-from memorywam_runtime.files import atomic_write, sha256_of
+from memorywam_runtime.errors import BundleError, InputError
+from memorywam_runtime.files import atomic_write, inside, sha256_of
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.memory import Rows
 
@@ -26,6 +28,7 @@ __all__ = [
     "ENGINES_FILE",
     "ENGINES_SCHEMA_VERSION",
     "AuditEntry",
+    "EngineBackend",
     "EngineEntry",
     "EnginesManifest",
     "ParityEntry",
@@ -37,11 +40,22 @@ __all__ = [
     "engines_to_json",
     "gist_buckets_of",
     "graph_hash",
+    "manifest_on_device",
     "read_engines",
     "write_engines",
 ]
 
 _LOG = logging.getLogger("memorywam")
+
+
+@runtime_checkable
+class EngineBackend(Protocol):
+    """A backend that runs engines built for one kind of device, not the bundle's graphs."""
+
+    name: str
+    version: str
+    target: str
+    allow_unverified: bool
 
 
 def engines_dir(bundle_root: str | Path, backend: str, target: str) -> Path:
@@ -103,6 +117,50 @@ def gist_buckets_of(engines: EnginesManifest, manifest: Manifest) -> tuple[int, 
             "engine takes; expected at least the largest: build the engines again"
         )
     return found
+
+
+def manifest_on_device(
+    root: Path, manifest: Manifest, backend: object, directory: str | Path | None = None
+) -> Manifest:
+    """Return the manifest as a backend loads it: for one with engines, they stand for the graphs.
+
+    Args:
+        root: The bundle's directory.
+        manifest: Of the bundle.
+        backend: What will load the graphs.
+        directory: Of the engines; beside the bundle by default. Only for backends with engines.
+
+    Returns:
+        The manifest; with engines, each graph's file is its engine's absolute path, and the gist
+        buckets are those that the engines take.
+
+    Raises:
+        InputError: a directory for a backend that takes graphs as they are.
+        BundleError: engines that do not pass `check_engines`.
+    """
+    if not isinstance(backend, EngineBackend):
+        if directory is not None:
+            raise InputError(
+                f"found engines {directory} for backend {getattr(backend, 'name', backend)}, which "
+                "runs the bundle's graphs as they are; expected tensorrt or tensorrt-rtx"
+            )
+        return manifest
+    where = Path(directory or engines_dir(root, backend.name, backend.target)).resolve()
+    engines = check_engines(
+        where,
+        manifest,
+        backend=backend.name,
+        backend_version=backend.version,
+        target=backend.target,
+        allow_unverified=backend.allow_unverified,
+    )
+    buckets = gist_buckets_of(engines, manifest)
+    graphs = {
+        name: msgspec.structs.replace(entry, file=str(where / engines.engines[name].file))
+        for name, entry in manifest.graphs.items()
+    }
+    plan = msgspec.structs.replace(manifest.memory, gist_buckets=buckets)
+    return msgspec.structs.replace(manifest, graphs=graphs, memory=plan)
 
 
 def write_engines(directory: Path, engines: EnginesManifest) -> None:

@@ -6,11 +6,11 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from memorywam_runtime.errors import InputError
+from memorywam_runtime.errors import BundleError, InputError
 
-__all__ = ["atomic_directory", "atomic_write", "sha256_of"]
+__all__ = ["atomic_directory", "atomic_write", "inside", "sha256_of"]
 
 _READ_BYTES = 1 << 20
 
@@ -148,3 +148,20 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def inside(root: Path, name: str) -> Path:
+    """Return a file's path; refuse one that leaves the bundle, by name or by link."""
+    pure = PurePosixPath(name)
+    path = root / name
+    escapes = pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts
+    try:
+        path.is_file()  # a name that the file system cannot hold fails here, or in resolve
+        escapes = escapes or not path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{root}: the manifest names {name[:80]!r}, which is no file name ({error}); refused"
+        ) from error
+    if escapes:
+        raise BundleError(f"{root}: the manifest names '{name}', which leaves the bundle; refused")
+    return path

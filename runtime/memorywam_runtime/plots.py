@@ -47,7 +47,7 @@ def bar_chart(
     """
     parts = _frame([(mark / top, _number(mark)) for mark in ticks(top) if mark <= top], y_label)
     slot = _PLOT_WIDTH / max(len(groups), 1)
-    width = min(54.0, 0.7 * slot / max(len(series), 1))
+    width = min(54.0, 0.85 * slot / max(len(series), 1))
     for index, (label, bars) in enumerate(groups):
         middle = _LEFT + slot * (index + 0.5)
         for place, bar in enumerate(bars):
@@ -87,7 +87,11 @@ def line_chart(
         ]
     points = [point for line in lines for point in line.points]
     across = _log_axis([x for x, _ in points]) if log else _axis([x for x, _ in points], count=8)
-    up = _log_axis([y for _, y in points]) if log else _axis([y for _, y in points], round_up=True)
+    up = (
+        _log_axis([y for _, y in points], round_up=True)
+        if log
+        else _axis([y for _, y in points], round_up=True)
+    )
     marks = [(up.place(mark), _number(mark)) for mark in up.marks]
     parts = _frame(marks, y_label)
     for mark in across.marks:
@@ -129,8 +133,10 @@ def _axis(values: Sequence[float], count: int = 5, *, round_up: bool = False) ->
     return _Axis(marks=[mark for mark in marks if mark <= end], place=lambda value: value / end)
 
 
-def _log_axis(values: Sequence[float]) -> _Axis:
-    """Return a logarithmic axis from the mark at or below the least value to that above the most.
+def _log_axis(values: Sequence[float], *, round_up: bool = False) -> _Axis:
+    """Return a logarithmic axis from the mark at or below the least value to the largest value.
+
+    Or to the mark above that.
 
     Marks are powers of ten, and between them 2 and 5 where the axis has less than two of those.
     """
@@ -139,7 +145,9 @@ def _log_axis(values: Sequence[float]) -> _Axis:
     wide = high / low > 100 * (1 + 1e-9)
     fine = [factor * 10.0**scale for scale in scales for factor in ((1,) if wide else (1, 2, 5))]
     first = max((mark for mark in fine if mark <= low * (1 + 1e-9)), default=fine[0])
-    last = min((mark for mark in fine if mark >= high * (1 - 1e-9)), default=fine[-1])
+    last = high
+    if round_up:
+        last = min((mark for mark in fine if mark >= high * (1 - 1e-9)), default=fine[-1])
     if last <= first:
         last = 10 * first
     span = math.log(last / first)
@@ -196,7 +204,7 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "label") -> st
 
 def _number(value: float) -> str:
     """Return a mark without needless digits."""
-    return f"{value:g}"
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def _svg(title: str, parts: Sequence[str]) -> str:

@@ -39,10 +39,7 @@ STAGES = (
 
 
 class Session:
-    """Runs a bundle's graphs on tensors in the model's units; `Policy` adds the robot's.
-
-    Not for several threads at once.
-    """
+    """Runs a bundle's graphs on tensors in the model's units; for one thread at a time."""
 
     def __init__(
         self,
@@ -66,6 +63,7 @@ class Session:
         self.root = root
         self.contract = manifest.contract
         self.backend = backend
+        self.engines = engines
         plan = manifest.memory
         self.memory = Memory(
             self.contract, max_frames=plan.max_frames, on_full=plan.on_full, visible=visible

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memorywam_runtime.errors import InputError
 
-__all__ = ["DType", "TensorSpec", "storage_dtype"]
+__all__ = ["DType", "TensorSpec", "check_names", "decoded", "encoded", "storage_dtype"]
 
 DType = Literal["float64", "float32", "float16", "bfloat16", "int64"]
 
@@ -27,6 +27,24 @@ def storage_dtype(dtype: DType) -> np.dtype[Any]:
     """Return the numpy type that holds a tensor's elements."""
     found: np.dtype[Any] = np.dtype(_STORAGE[dtype])
     return found
+
+
+def encoded(values: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Return numbers as a tensor's elements are stored: rounded to its type; bfloat16 as bits."""
+    if dtype != "bfloat16":
+        return values.astype(storage_dtype(dtype))
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    # To nearest, ties to even; what is not a number must not be rounded into infinity.
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    rounded = np.where(np.isnan(values), (bits >> 16) | 0x40, rounded)
+    return rounded.astype(np.uint16)
+
+
+def decoded(array: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Return the numbers that a tensor's elements stand for; bfloat16 as float32."""
+    if dtype != "bfloat16":
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,9 @@ from memorywam_runtime.backends import backend_from_name
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.errors import MissingPartError
 
+# Torch's compiler loads parts of torch that torch itself deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def settings_restored():

@@ -8,8 +8,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from tests.fakes.bundles import TINY, copy_of
 
-from memorywam_export.bundle import model_from_weights
 from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.eager import model_from_tensors
 from memorywam_export.presets import contract_from_preset
 from memorywam_export.prompts import (
     add_prompt,
@@ -39,9 +39,10 @@ def prompt_files(bundle):
     return {f"prompts/{path.name}" for path in (bundle / "prompts").iterdir()}
 
 
-def reference_of(bundle, rows):
+def reference_of(rows):
     """Return the keys and values that the reference makes of an embedding, in the graph's order."""
-    model = model_from_weights(checkpoint_from_argument(TINY), bundle / "weights.safetensors")
+    weights = {w.name: w.load() for w in checkpoint_from_argument(TINY).weights}
+    model = model_from_tensors(CONTRACT, weights, torch.float32)
     with torch.no_grad():
         video, action = model.text_keys_values(
             torch.from_numpy(context_from_embedding(rows, CONTRACT))
@@ -58,7 +59,9 @@ def test_an_added_instruction_has_the_references_keys_and_values(bundle):
     assert entry.num_tokens == 3
     assert entry.encoder == "umt5 abc"
     found = read_prompt(bundle, manifest, "stack the cups")
-    for (name, array), wanted in zip(found.items(), reference_of(bundle, ROWS), strict=True):
+    bias = found.pop("text_bias")[0, 0, 0]
+    np.testing.assert_allclose(bias, [0, 0, 0, np.log(2), -1e9], rtol=1e-6)
+    for (name, array), wanted in zip(found.items(), reference_of(ROWS), strict=True):
         # float32, sums of 10 to 24 products; measured: 5e-7.
         np.testing.assert_allclose(array, wanted, rtol=0, atol=5e-6, err_msg=name)
         assert np.abs(array).max() > 0.01
@@ -80,8 +83,18 @@ def test_the_zero_rows_of_the_padding_stay_visible(bundle):
     padded[0] = ROWS[0]
     manifest = add_prompt(bundle, "long", padded, "test")
     short, long = (read_prompt(bundle, manifest, text) for text in ("short", "long"))
-    for name in short:
+    query = np.random.default_rng(1).standard_normal(long["video_text.00.k"].shape[-1])
+
+    def attended(prompt):
+        k, v = prompt["video_text.00.k"], prompt["video_text.00.v"]
+        weights = np.exp(k @ query + prompt["text_bias"][:, :, 0])
+        return (weights[..., None] * v).sum(2) / weights.sum(2)[..., None]
+
+    # One row for four in the short one, four rows in the long one.
+    np.testing.assert_allclose(attended(short), attended(long), rtol=0, atol=1e-6)
+    for name in set(short) - {"text_bias"}:
         np.testing.assert_array_equal(short[name], long[name])
+    assert (short["text_bias"] != long["text_bias"]).any()
     entries = [manifest.prompt(text) for text in ("short", "long")]
     assert [e.num_tokens for e in entries if e] == [1, 5]
 

@@ -12,12 +12,12 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.session import Session
 
 
-def arm_of(bundle, kind=SessionArm):
-    return kind(ArmOptions(root=str(bundle), backend="ort", num_threads=1, num_steps=2))
+def options_of(bundle):
+    return ArmOptions(root=str(bundle), backend="ort", num_threads=1, num_steps=2)
 
 
 def test_a_filled_memory_has_the_counters_and_rows_of_one_that_saw_every_frame(tiny_bundle):
-    arm = arm_of(tiny_bundle)
+    arm = SessionArm(options_of(tiny_bundle))
     arm.open()
     sizes = arm.fill(40)
     session = open_bundle(tiny_bundle)
@@ -25,6 +25,8 @@ def test_a_filled_memory_has_the_counters_and_rows_of_one_that_saw_every_frame(t
     for _ in range(40):
         spec = session.encoder.missing_spec(session.memory.num_frames)
         session.remember(rng.uniform(-1, 1, spec.fixed_shape).astype(np.float32))
+    session.set_state(np.zeros(14, np.float32))
+    session.denoise(rng.standard_normal((16, 14), np.float32))
     assert arm._session.memory.snapshot() == session.memory.snapshot()
     assert sizes["rows"] == session.buffers.num_rows
     assert sizes["memory_bytes"] == session.buffers.num_bytes
@@ -37,7 +39,7 @@ def test_a_filled_memory_has_the_counters_and_rows_of_one_that_saw_every_frame(t
         )
 
 
-@pytest.mark.parametrize("frames", [1, 4, 34])
+@pytest.mark.parametrize("frames", [1, 34])
 def test_every_tick_does_the_same(tiny_bundle, monkeypatch, frames):
     chunks = []
     real = Session.denoise
@@ -47,7 +49,7 @@ def test_every_tick_does_the_same(tiny_bundle, monkeypatch, frames):
         return chunks[-1]
 
     monkeypatch.setattr(Session, "denoise", noted)
-    arm = arm_of(tiny_bundle)
+    arm = SessionArm(options_of(tiny_bundle))
     arm.open()
     arm.fill(frames)
     chunks.clear()
@@ -64,7 +66,7 @@ def test_every_tick_does_the_same(tiny_bundle, monkeypatch, frames):
 def test_full_history_has_a_row_for_every_visual_token(request, bundle):
     root = request.getfixturevalue(bundle)
     manifest = read_manifest(root)
-    arm = arm_of(root, HistoryArm)
+    arm = HistoryArm(options_of(root))
     arm.open()
     rows = {frames: full_history_rows(manifest, frames) for frames in (1, 300)}
     assert rows[300] - rows[1] == 299 * manifest.contract.num_visual
@@ -82,7 +84,7 @@ def test_full_history_has_a_row_for_every_visual_token(request, bundle):
 
 
 def test_full_history_that_does_not_fit_this_machine_is_refused(tiny_bundle, monkeypatch):
-    arm = arm_of(tiny_bundle, HistoryArm)
+    arm = HistoryArm(options_of(tiny_bundle))
     arm.open()
     monkeypatch.setattr(bench_history, "available_bytes", lambda: 1 << 20)
     arm.fill(1)

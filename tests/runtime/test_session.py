@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.export.test_slot_memory import oracle_velocities
 from tests.fakes.bundles import differences, rung
 from tests.fakes.driver import Driver, unchanged
 from tests.fakes.episodes import contract_with, identity, random_episode, random_model
+from tests.fakes.velocities import oracle_velocities
 
 from memorywam_export.eager import eager_session
 from memorywam_export.reference.oracle import Visible

@@ -10,7 +10,6 @@ from tests.fakes.rungs import NEWEST_OPSET
 
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.cli import main
-from memorywam_runtime.session import STAGES
 
 
 def test_inspect_tells_what_a_bundle_holds(tiny_bundle, capsys):
@@ -75,7 +74,7 @@ def test_bench_tells_every_stage_at_every_fill(tiny_bundle, tmp_path, capsys):
     assert main([*words, "--json", str(file)]) == 0
     text = capsys.readouterr().out
     assert "opened in" in text
-    assert all(stage in text for stage in STAGES)
+    assert all(stage in text for stage in ("vae_first", "cache_update", "action_step", "tick"))
     data = json.loads(file.read_text())["data"]
     assert [entry["frames"] for entry in data["by_frames"]] == [1, 4]
 
@@ -88,7 +87,7 @@ def test_bench_tells_every_stage_at_every_fill(tiny_bundle, tmp_path, capsys):
         (("--frames", "many"), "such as 1,10,100"),
         (("--repeat", "0"), "at least 1"),
         (("--steps", "0"), "denoising steps"),
-        (("--backend", "other"), "ort, eager"),
+        (("--backend", "other"), "expected one of ort, "),
     ],
     ids=str,
 )
