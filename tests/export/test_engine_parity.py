@@ -70,7 +70,7 @@ def test_engines_load_once_a_report_vouches_for_them(tiny_bundle, engines, tmp_p
         opened(tiny_bundle, engines)
     assert verify(tiny_bundle, engines, "--json", str(tmp_path / "told.json")) == 0
     told = json.loads((tmp_path / "told.json").read_bytes())["data"]
-    assert [rung["name"] for rung in told["rungs"]][-1] == "tensorrt-rtx"
+    assert [rung["rung"] for rung in told["rungs"]][-1] == "tensorrt-rtx"
     assert read_engines(engines).parity is not None
     session = opened(tiny_bundle, engines)
     assert session.buffers.capacity == session.manifest.memory.max_frames
