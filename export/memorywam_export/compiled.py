@@ -14,7 +14,7 @@ from memorywam_export.eager import BundleBackend, EagerEngine
 from memorywam_runtime.errors import MissingPartError
 from memorywam_runtime.manifest import GraphEntry
 
-__all__ = ["CompiledBackend"]
+__all__ = ["CompiledBackend", "CompiledEngine", "set_up_compiler"]
 
 _MOST_SHAPES = 64
 """Compilations of one graph: one for each gist bucket. Torch's own limit is 8."""
@@ -43,19 +43,28 @@ class CompiledBackend(BundleBackend):
         Raises:
             MissingPartError: no C++ compiler.
         """
-        _check_compiler()
+        set_up_compiler()
         super().__init__(num_threads)
-        # The row to write is a number read from a tensor: without this, every layer would break
-        # the graph there.
-        config.capture_scalar_outputs = True
-        # Beyond the limit torch goes on uncompiled and only warns: an eager arm would be told as
-        # a compiled one.
-        config.recompile_limit = _MOST_SHAPES
-        config.fail_on_recompile_limit_hit = True
 
     def load(self, path: Path, entry: GraphEntry) -> CompiledEngine:
         """Return the graph's module, not compiled yet; the model is read on the first call."""
         return CompiledEngine(super().load(path, entry))
+
+
+def set_up_compiler() -> None:
+    """Set up torch's compiler in the whole process.
+
+    Raises:
+        MissingPartError: no C++ compiler.
+    """
+    _check_compiler()
+    # The row to write is a number read from a tensor: without this, every layer would break
+    # the graph there.
+    config.capture_scalar_outputs = True
+    # Beyond the limit torch goes on uncompiled and only warns: an eager arm would be told as
+    # a compiled one.
+    config.recompile_limit = _MOST_SHAPES
+    config.fail_on_recompile_limit_hit = True
 
 
 def _check_compiler() -> None:

@@ -27,6 +27,7 @@ from memorywam_export.rewrites import (
     rewrites_of,
     rewrites_of_manifest,
 )
+from memorywam_export.torch_arrays import tensor_from_array
 from memorywam_export.weights import Weight
 from memorywam_runtime.backends import Run
 from memorywam_runtime.backends.host import HostArrays
@@ -49,6 +50,8 @@ from memorywam_runtime.tensors import DType, check_names
 __all__ = [
     "BundleBackend",
     "EagerBackend",
+    "EagerEngine",
+    "backend_of_bundle",
     "eager_session",
     "graph_modules",
     "memory_plan",
@@ -154,6 +157,11 @@ class EagerBackend(HostArrays):
         """Return one graph's module as an engine."""
         return EagerEngine(self._modules[graph], self._specs[graph])
 
+    def move_to(self, device: torch.device) -> None:
+        """Move every module's weights; engines bound before are left behind."""
+        for module in self._modules.values():
+            module.to(device)
+
 
 class BundleBackend(HostArrays):
     """Torch on a bundle's own weights, in the bundle's precision; its ONNX files are not read."""
@@ -176,7 +184,7 @@ class BundleBackend(HostArrays):
         """Return the module of the graph in this file; the model is read on the first call."""
         root = path.parent.resolve()
         if root not in self._of_root:
-            self._of_root[root] = _backend_of_bundle(root)
+            self._of_root[root] = backend_of_bundle(root)
         return self._of_root[root].load(path, entry)
 
 
@@ -260,7 +268,7 @@ def eager_session(
     return Session(manifest, backend, engines, visible=visible)
 
 
-def _backend_of_bundle(root: Path) -> EagerBackend:
+def backend_of_bundle(root: Path) -> EagerBackend:
     """Return a backend on a bundle's weights."""
     manifest = read_manifest(root)
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -276,7 +284,6 @@ def _backend_of_bundle(root: Path) -> EagerBackend:
     return EagerBackend(model, manifest.cache_write)
 
 
-def _shared(array: NDArray[np.generic]) -> torch.Tensor:
-    """Return a tensor in an array's memory; 16-bit storage is bfloat16, which numpy has not."""
-    tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+def _shared(array: NDArray[np.generic] | torch.Tensor) -> torch.Tensor:
+    """Return the tensor itself, or one in an array's memory."""
+    return array if isinstance(array, torch.Tensor) else tensor_from_array(array)

@@ -67,6 +67,9 @@ def _scatter(memory: torch.Tensor, new: torch.Tensor, row: torch.Tensor) -> torc
         )
     if memory.is_meta:  # counted, not computed
         return memory
+    if memory.device.type != "cpu":  # to know the row, the host would wait for the device
+        rows = row + torch.arange(new.shape[2], device=row.device)
+        return memory.index_copy_(2, rows, new)
     first = int(row)
     memory[:, :, first : first + new.shape[2]] = new
     return memory

@@ -121,4 +121,5 @@ def kept_type(session: Session) -> DType:
 def context_rows(session: Session, script: Script) -> Array:
     """Return the context with as many rows as the session's graphs take."""
     (spec,) = session.manifest.graphs["prompt_kv"].inputs
-    return script.context[:, : spec.fixed_shape[1]]
+    rows: Array = script.context[:, : spec.fixed_shape[1]]
+    return rows

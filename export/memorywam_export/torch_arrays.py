@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from memorywam_runtime.backends import Run
+from memorywam_runtime.errors import InputError
 from memorywam_runtime.tensors import DType, TensorSpec, storage_dtype
 
 __all__ = ["TorchArrays", "tensor_from_array"]
@@ -42,7 +43,7 @@ class TorchArrays:
         """Copy host values of the same shape into an array."""
         found = tensor_from_array(np.ascontiguousarray(values))
         if found.shape != array.shape:
-            raise ValueError(f"found shape {list(found.shape)}; expected {list(array.shape)}")
+            raise InputError(f"found shape {list(found.shape)}; expected {list(array.shape)}")
         array.copy_(found)
 
     def read(self, array: torch.Tensor) -> NDArray[Any]:
@@ -61,7 +62,16 @@ class TorchArrays:
         source_row: int,
         num_rows: int,
     ) -> None:
-        """Copy rows (axis 2 of [N, H, rows, D]) between arrays, or within one."""
+        """Copy rows (axis 2 of [N, H, rows, D]) between arrays, or within one.
+
+        Raises:
+            InputError: rows of one array that overlap.
+        """
+        if target is source and abs(target_row - source_row) < num_rows:
+            raise InputError(
+                f"found {num_rows} rows to copy from {source_row} to {target_row} of the same "
+                "array; expected rows that do not overlap"
+            )
         rows = source[:, :, source_row : source_row + num_rows]
         target[:, :, target_row : target_row + num_rows] = rows
 

@@ -108,7 +108,7 @@ def verify_bundle(
 
 def open_device(root: Path, backend: str, engines: Path | None) -> Session:
     """Return a session on a device, on engines that may not have been verified yet."""
-    options = {"allow_unverified": True} if backend in BUILT else {}
+    options: dict[str, Any] = {"allow_unverified": True} if backend in BUILT else {}
     return open_bundle(root, backend=backend, engines=engines, **options)
 
 

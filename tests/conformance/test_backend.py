@@ -28,8 +28,8 @@ class Case:
     load: Callable[[Path], Engine]
 
 
-def on_host(name: str) -> Case:
-    backend = backend_from_name(name, num_threads=1)
+def on_host(name: str, **options: object) -> Case:
+    backend = backend_from_name(name, **options)
 
     def load(bundle: Path) -> Engine:
         entry = read_manifest(bundle).graphs[GRAPH]
@@ -52,10 +52,12 @@ def on_fake_device(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Case:
     return Case(backend, load)
 
 
-@pytest.fixture(params=["ort", "eager", "tensorrt-rtx on a fake device"])
+@pytest.fixture(params=["ort", "eager", "torch's own tensors", "tensorrt-rtx on a fake device"])
 def case(request, monkeypatch, tmp_path):
     if request.param in ("ort", "eager"):
-        return on_host(request.param)
+        return on_host(request.param, num_threads=1)
+    if request.param == "torch's own tensors":
+        return on_host("eager-cuda", device="cpu")
     return on_fake_device(monkeypatch, tmp_path)
 
 

@@ -114,6 +114,16 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
         "CompiledBackend",
         "pip install 'memorywam[export]', and a C++ compiler",
     ),
+    "eager-cuda": (
+        "memorywam_export.eager_cuda",
+        "eager_cuda",
+        "pip install 'memorywam[export]', with a torch for the GPU",
+    ),
+    "compile-cuda": (
+        "memorywam_export.eager_cuda",
+        "compiled_cuda",
+        "pip install 'memorywam[export]', with a torch for the GPU",
+    ),
 }
 """Name to (module, what makes it there, how to get what it needs)."""
 
