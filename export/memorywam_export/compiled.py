@@ -24,9 +24,8 @@ class CompiledEngine(EagerEngine):
     """One graph module, compiled whole at its first call, and once more for every gist bucket."""
 
     def __init__(self, engine: EagerEngine) -> None:
-        module, spec = engine._module, engine._spec  # noqa: SLF001 - this is the engine, compiled
-        compiled = torch.compile(module, fullgraph=True, dynamic=False)
-        super().__init__(cast("nn.Module", compiled), spec)
+        compiled = torch.compile(engine.module, fullgraph=True, dynamic=False)
+        super().__init__(cast("nn.Module", compiled), engine.spec)
 
 
 class CompiledBackend(BundleBackend):

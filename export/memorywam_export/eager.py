@@ -114,14 +114,14 @@ class EagerEngine:
     """One graph module."""
 
     def __init__(self, module: nn.Module, spec: GraphSpec) -> None:
-        self._module = module
-        self._spec = spec
+        self.module = module
+        self.spec = spec
 
     def bind(
         self, inputs: Mapping[str, NDArray[np.generic]], outputs: Mapping[str, NDArray[np.generic]]
     ) -> Run:
         """Prepare a call; torch shares the arrays' memory."""
-        spec = self._spec
+        spec = self.spec
         check_names(inputs, {s.name: s for s in spec.inputs}, "inputs to bind")
         check_names(outputs, {s.name: s for s in spec.outputs}, "outputs to bind")
         tensors = {name: _shared(array) for name, array in inputs.items()}
@@ -131,7 +131,7 @@ class EagerEngine:
 
         def run() -> None:
             with torch.no_grad():
-                found = self._module(*single, *lists)
+                found = self.module(*single, *lists)
             found = found if isinstance(found, tuple) else (found,)
             for target, tensor in zip(targets, found, strict=True):
                 if target.data_ptr() != tensor.data_ptr():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_export.trace_report import Array, Tensors
+from memorywam_runtime.backends import Array as DeviceArray
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.schedule import euler_steps
 from memorywam_runtime.session import Session
@@ -94,7 +95,7 @@ def graph_outputs(session: Session, graph: str, inputs: Mapping[str, Array]) -> 
     ]
     sizes = {size: n for size, n in shapes if isinstance(size, str)}
 
-    def made(spec: TensorSpec) -> Array:
+    def made(spec: TensorSpec) -> DeviceArray:
         bound = spec.bound(**sizes)
         return backend.view(backend.flat(math.prod(bound.fixed_shape), bound), bound)
 
@@ -121,5 +122,4 @@ def kept_type(session: Session) -> DType:
 def context_rows(session: Session, script: Script) -> Array:
     """Return the context with as many rows as the session's graphs take."""
     (spec,) = session.manifest.graphs["prompt_kv"].inputs
-    rows: Array = script.context[:, : spec.fixed_shape[1]]
-    return rows
+    return script.context[:, : spec.fixed_shape[1]]

@@ -105,11 +105,10 @@ class Buffers:
 
 def _stacked(specs: list[TensorSpec], name: str) -> TensorSpec:
     """Return the spec of several [1, ...] of one shape and type, one behind the other."""
-    (shape,) = {spec.fixed_shape for spec in specs}
-    (dtype,) = {spec.dtype for spec in specs}
-    return TensorSpec(
-        name=name, shape=(len(specs), *shape[1:]), dtype=dtype, meaning=f"all of {name}"
-    )
+    first = specs[0]
+    assert {(s.fixed_shape, s.dtype) for s in specs} == {(first.fixed_shape, first.dtype)}
+    shape = (len(specs), *first.fixed_shape[1:])
+    return TensorSpec(name=name, shape=shape, dtype=first.dtype, meaning=f"all of {name}")
 
 
 def _elements(spec: TensorSpec) -> int:

@@ -43,7 +43,9 @@ def engines_of(library: Any, bundle: Path, folder: Path) -> Path:
     entries = {}
     for graph, entry in manifest.graphs.items():
         named = {d for s in entry.inputs for d in s.shape if isinstance(d, str)}
-        plan = plan_from_onnx(bundle / entry.file, entry, **dict.fromkeys(named, (rows,) * 3))
+        plan = plan_from_onnx(
+            bundle / entry.file, entry, **dict.fromkeys(named, (rows, rows, rows))
+        )
         path = library.file_of(folder / found.engines[graph].file, plan)
         size = path.stat().st_size
         entries[graph] = msgspec.structs.replace(

@@ -23,6 +23,7 @@ from memorywam_export.rewrites import (
     rewrites_for,
 )
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.manifest import CacheWrite
 
 OF_THE_TRANSFORMERS = ("fold-modulation", "modulation-table", "collapse-padding", "rope-halves")
 NUM_FRAMES = 14  # more than three windows of the tiny contract's 3 recent frames, past 2 anchors
@@ -30,7 +31,9 @@ TOLERANCE = 1e-11
 """Absolute, of velocities about 1; measured: 4e-14 with every rewrite."""
 
 
-def error_of(contract, rewrites, cache_write="in_place", num_frames=NUM_FRAMES):
+def error_of(
+    contract, rewrites, cache_write: CacheWrite = "in_place", num_frames: int = NUM_FRAMES
+):
     """Return the largest error of a whole episode against the oracle, and the largest value."""
     model = random_model(contract)
     episode = random_episode(contract, num_frames)
