@@ -29,15 +29,14 @@ from memorywam_export.rewrites import Rewrites, rewrites_of_manifest
 from memorywam_export.trace_report import Difference, difference
 from memorywam_export.weights import Weight
 from memorywam_runtime.bundle import check_bundle, open_bundle, read_prompt
+from memorywam_runtime.engines import BUILT_BACKENDS
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest, MemoryPlan
 from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import decoded
 
-__all__ = ["BUILT", "bundle_checks", "ladder", "open_device", "verify_bundle"]
+__all__ = ["bundle_checks", "ladder", "open_device", "verify_bundle"]
 
-BUILT = ("tensorrt", "tensorrt-rtx")
-"""Backends that run engines of their own."""
 _WEIGHTS_FILE = "weights.safetensors"
 
 
@@ -84,7 +83,7 @@ def verify_bundle(
         "covered": coverage(manifest, num_frames),
         "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
     }
-    if device is not None and backend in BUILT:
+    if device is not None and backend in BUILT_BACKENDS:
         data["engines"] = str(Path(device.manifest.graphs["cache_update"].file).parent)
     if checks[0].ok:  # with another contract, no tensor has the same shape
         embedding = next(iter(checkpoint.prompts.values()), None)
@@ -108,7 +107,7 @@ def verify_bundle(
 
 def open_device(root: Path, backend: str, engines: Path | None) -> Session:
     """Return a session on a device, on engines that may not have been verified yet."""
-    options: dict[str, Any] = {"allow_unverified": True} if backend in BUILT else {}
+    options: dict[str, Any] = {"allow_unverified": True} if backend in BUILT_BACKENDS else {}
     return open_bundle(root, backend=backend, engines=engines, **options)
 
 

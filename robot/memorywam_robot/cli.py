@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.opening_args import add_opening_args
 from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ class Run:
         parser.add_argument(
             "--hide", metavar="PARTS", default="", help="of memory: anchors,window,gists"
         )
-        parser.add_argument("--backend", metavar="B", default="ort", help="default ort")
-        parser.add_argument("--threads", metavar="N", type=int, help="inside one operator")
+        add_opening_args(parser)
         parser.add_argument("--film", metavar="FILE", type=Path, help="film the first episode")
         parser.add_argument(
             "--dry-run", action="store_true", help="open, check and infer once; move nothing"
@@ -46,6 +46,7 @@ class Run:
         """Run the episodes, or rehearse one."""
         from memorywam_robot.robot import robot_from_argument
         from memorywam_robot.runs import policy_from_bundle, rehearse, visible_from_names
+        from memorywam_runtime.opening import opening_from_args
 
         if args.episodes < 1:
             raise InputError(f"found --episodes {args.episodes}; expected at least 1")
@@ -53,9 +54,7 @@ class Run:
         robot = robot_from_argument(args.robot)
         try:
             _refuse_film(args.film, robot)
-            policy = policy_from_bundle(
-                args.bundle, backend=args.backend, num_threads=args.threads, visible=visible
-            )
+            policy = policy_from_bundle(args.bundle, opening_from_args(args), visible)
             if args.dry_run:
                 found = rehearse(policy, robot, seed=args.seed, instruction=args.instruction)
                 return _rehearsed(args, policy, found)

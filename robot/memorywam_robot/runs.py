@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from memorywam_robot.loop import EpisodeResult, Subscriber, observe, run_episode
 from memorywam_robot.robot import Robot
-from memorywam_runtime.bundle import open_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.memory import Visible
+from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.policy import Policy
 
 __all__ = [
@@ -54,26 +53,20 @@ def visible_from_names(hidden: str) -> Visible:
 
 
 def policy_from_bundle(
-    path: Path,
-    *,
-    backend: str = "ort",
-    num_threads: int | None = None,
-    visible: Visible | None = None,
+    path: Path, opening: Opening | None = None, visible: Visible | None = None
 ) -> Policy:
     """Open a bundle as a policy.
 
     Args:
         path: The bundle's directory.
-        backend: Name of a backend.
-        num_threads: Threads inside one operator; the backend chooses if None.
+        opening: On which backend; ONNX Runtime by default.
         visible: Parts of memory to hide, for ablations.
 
     Raises:
         BundleError: damaged, incomplete, or of another version.
         MissingPartError: the backend is unknown, or what it needs is not installed.
     """
-    options: dict[str, Any] = {} if num_threads is None else {"num_threads": num_threads}
-    return Policy(open_bundle(path, backend=backend, visible=visible, **options))
+    return Policy(opened(path, opening or Opening(), visible))
 
 
 def run_episodes(

@@ -24,8 +24,10 @@ from memorywam_runtime.bench_sizes import (
 )
 from memorywam_runtime.bench_worker import RemoteArm
 from memorywam_runtime.bundle import read_manifest
+from memorywam_runtime.engines import BUILT_BACKENDS
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest
+from memorywam_runtime.opening import Opening
 from memorywam_runtime.versions import versions
 
 __all__ = [
@@ -55,6 +57,8 @@ def bench_bundle(
     num_steps: int | None = None,
     backend: str = "ort",
     num_threads: int = 0,
+    engines: str | None = None,
+    allow_unverified: bool = False,
     repeat: int = 20,
     against: Sequence[str] = (),
     full_history: bool = False,
@@ -77,6 +81,8 @@ def bench_bundle(
         backend: What runs the graphs.
         num_threads: Threads of each arm; 0 lets a lone backend choose, and gives each of several
             as many as there are cores.
+        engines: Directory of the backend's engines; beside the bundle by default.
+        allow_unverified: Run engines that no parity report vouches for.
         repeat: Rounds at each fill.
         against: Backends to compare with.
         full_history: Add an arm on the same backend that keeps every visual token of every frame.
@@ -98,7 +104,18 @@ def bench_bundle(
         )
     if (against or roofline or full_history) and not num_threads:
         num_threads = usable_cores()
-    arms = _arms(root, backend, against, num_steps, num_threads, full_history=full_history)
+    opening = Opening(
+        backend=backend,
+        num_threads=num_threads,
+        engines=engines,
+        allow_unverified=allow_unverified,
+    )
+    if full_history and backend in BUILT_BACKENDS:
+        raise InputError(
+            f"found full history on {backend}, whose engines take one size of memory; expected a "
+            "backend that runs the graphs as they are"
+        )
+    arms = _arms(root, opening, against, num_steps, full_history=full_history)
     before = machine()
     peaks = []
     if roofline:
@@ -137,7 +154,7 @@ def bench_bundle(
         "by_frames": _by_frames(manifest, at_fills, measured, first),
         "arms": {
             name: {
-                "backend": options.backend,
+                "backend": options.opening.backend,
                 "full_history": options.full_history,
                 **opened[name],
                 "by_frames": _by_frames(manifest, at_fills, measured, name),
@@ -152,10 +169,9 @@ def bench_bundle(
 
 def _arms(
     root: Path,
-    backend: str,
+    opening: Opening,
     against: Sequence[str],
     num_steps: int | None,
-    num_threads: int,
     *,
     full_history: bool,
 ) -> dict[str, ArmOptions]:
@@ -164,7 +180,7 @@ def _arms(
     Raises:
         InputError: a backend named twice.
     """
-    names = [backend, *against]
+    names = [opening.backend, *against]
     if len(set(names)) < len(names):
         raise InputError(
             f"found the arms {', '.join(names)}; expected each backend once: the first one is "
@@ -172,12 +188,16 @@ def _arms(
         )
     if num_steps is not None and num_steps < 1:
         raise InputError(f"found {num_steps} denoising steps; expected at least 1")
-    first = ArmOptions(
-        root=str(root), backend=backend, num_threads=num_threads, num_steps=num_steps
-    )
-    arms = {name: msgspec.structs.replace(first, backend=name) for name in names}
+    arms = {
+        name: ArmOptions(root=str(root), opening=opening, num_steps=num_steps)
+        for name, opening in (
+            (opening.backend, opening),
+            *((name, Opening(backend=name, num_threads=opening.num_threads)) for name in against),
+        )
+    }
+    first = arms[opening.backend]
     if against:
-        arms[f"{backend} again"] = first
+        arms[f"{opening.backend} again"] = first
     if full_history:
         arms[FULL_HISTORY] = msgspec.structs.replace(first, full_history=True)
     return arms

@@ -2,22 +2,21 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from memorywam_runtime.backends import Backend, backend_from_name
 from memorywam_runtime.bench_sizes import bucket_of, most_frames
-from memorywam_runtime.bundle import open_bundle, read_prompt
+from memorywam_runtime.bundle import read_prompt
 from memorywam_runtime.memory import Memory, MemoryState
+from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.session import STAGES, Session
 from memorywam_runtime.snapshot import SessionSnapshot
 from memorywam_runtime.tensors import storage_dtype
 
-__all__ = ["WHOLES", "Arm", "ArmOptions", "SessionArm", "Spans", "opened_backend"]
+__all__ = ["WHOLES", "Arm", "ArmOptions", "SessionArm", "Spans"]
 
 WHOLES = ("see", "remember", "chunk", "write")
 """Stages that are more than the call of one engine, or less."""
@@ -38,9 +37,7 @@ class ArmOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What an arm runs, in a form that crosses to another process."""
 
     root: str
-    backend: str
-    num_threads: int = 0
-    """0 lets the backend choose."""
+    opening: Opening
     num_steps: int | None = None
     """Of a chunk; the contract's by default."""
     full_history: bool = False
@@ -78,16 +75,6 @@ class _Inputs:
     executed: NDArray[np.float32] | None
 
 
-def opened_backend(options: ArmOptions) -> Backend:
-    """Return the arm's backend.
-
-    Raises:
-        MissingPartError: unknown name, or its library is not installed.
-    """
-    threads = {"num_threads": options.num_threads} if options.num_threads else {}
-    return backend_from_name(options.backend, **threads)
-
-
 class SessionArm:
     """A session, as the robot runs it."""
 
@@ -97,8 +84,8 @@ class SessionArm:
     def open(self) -> dict[str, Any]:
         """Open the bundle and make the first calls, whose spans are the cold start's."""
         started_s = time.monotonic()
-        backend = opened_backend(self._options)
-        self._session = open_bundle(Path(self._options.root), backend=backend)
+        self._session = opened(self._options.root, self._options.opening)
+        backend = self._session.backend
         open_s = time.monotonic() - started_s
         self._inputs = _random_inputs(self._session)
         self._num_steps = self._options.num_steps or self._session.contract.conventions.num_steps

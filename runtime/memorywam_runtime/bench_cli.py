@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from memorywam_runtime.opening_args import add_opening_args
 from memorywam_runtime.report import Outcome, Progress
 
 __all__ = ["Bench"]
@@ -27,20 +28,13 @@ class Bench:
             help="fills of memory to measure at (default 1,10,100,... and the longest)",
         )
         add("--steps", type=int, metavar="S", help="denoising steps of a chunk")
-        add("--backend", default="ort", metavar="B", help="ort (default), eager, ...")
+        add_opening_args(parser)
         add(
             "--against",
             type=_names,
             default=(),
             metavar="B,B",
             help="backends to compare with, in turns: eager, compile; the first runs twice",
-        )
-        add(
-            "--threads",
-            type=int,
-            default=0,
-            metavar="N",
-            help="of every arm; 0 (default): the backend chooses, or all cores with --against",
         )
         add("--repeat", type=int, default=20, metavar="N", help="rounds at each fill (default 20)")
         add(
@@ -76,16 +70,22 @@ class Bench:
 def _measured(args: argparse.Namespace) -> Data:
     """Return what a new measurement finds."""
     from memorywam_runtime.bench import bench_bundle
+    from memorywam_runtime.engines import BUILT_BACKENDS
+    from memorywam_runtime.opening import opening_from_args
 
+    opening = opening_from_args(args)
     counts = itertools.count()
-    with_plot = args.plot is not None
+    # Engines take one size of memory: what keeps every token cannot run on them.
+    with_plot = args.plot is not None and opening.backend not in BUILT_BACKENDS
     with Progress("bench") as progress:
         return bench_bundle(
             Path(args.bundle),
             frames=args.frames,
             num_steps=args.steps,
-            backend=args.backend,
-            num_threads=args.threads,
+            backend=opening.backend,
+            num_threads=opening.num_threads,
+            engines=opening.engines,
+            allow_unverified=opening.allow_unverified,
             repeat=args.repeat,
             against=args.against,
             full_history=args.full_history or with_plot,

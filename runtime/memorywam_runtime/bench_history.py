@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.backends import Array, Backend, Engine, Run
-from memorywam_runtime.bench_arm import ArmOptions, Spans, opened_backend
+from memorywam_runtime.bench_arm import ArmOptions, Spans
 from memorywam_runtime.bench_machine import available_bytes
 from memorywam_runtime.bench_sizes import full_history_rows
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import GraphEntry, Manifest
+from memorywam_runtime.opening import backend_from_opening
 from memorywam_runtime.tensors import TensorSpec, storage_dtype
 
 __all__ = ["HistoryArm"]
@@ -39,7 +40,7 @@ class HistoryArm:
         started_s = time.monotonic()
         root = Path(self._options.root)
         self._manifest = read_manifest(root)
-        self._backend = opened_backend(self._options)
+        self._backend = backend_from_opening(self._options.opening)
         self._encoders = _encoders(self._manifest)
         self._engines: dict[str, Engine] = {}
         for name in ("vae_first", *self._encoders, "cache_update", "action_step"):

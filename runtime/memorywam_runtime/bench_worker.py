@@ -50,7 +50,7 @@ class RemoteArm:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | _threads(self._options.num_threads),
+            env=os.environ | _threads(self._options.opening.num_threads),
         )
         return self
 
@@ -116,8 +116,9 @@ class RemoteArm:
         status = self._process.wait(_STOP_S)
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines()
+        name_of_arm = self._options.opening.backend
         return (
-            f"the process that measures '{self._options.backend}' ended with status {status} in "
+            f"the process that measures '{name_of_arm}' ended with status {status} in "
             f"'{name}'; expected an answer. Its last words: {said[-1] if said else 'none'}. If "
             "the machine ran out of memory, measure fewer arms at once, or at fewer frames"
         )

@@ -25,6 +25,7 @@ from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.memory import Rows
 
 __all__ = [
+    "BUILT_BACKENDS",
     "ENGINES_FILE",
     "ENGINES_SCHEMA_VERSION",
     "AuditEntry",
@@ -45,6 +46,8 @@ __all__ = [
     "write_engines",
 ]
 
+BUILT_BACKENDS = ("tensorrt", "tensorrt-rtx")
+"""Those that run engines, not graphs."""
 _LOG = logging.getLogger("memorywam")
 
 

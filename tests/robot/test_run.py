@@ -10,6 +10,7 @@ from memorywam_robot.robot import ROBOTS, robot_from_argument
 from memorywam_robot.runs import visible_from_names
 from memorywam_runtime.cli import main
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.opening import Opening
 
 pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")
 pytest.importorskip("onnxruntime", reason="needs the extra memorywam[cpu]")
@@ -106,7 +107,7 @@ def test_an_episode_that_memory_cannot_hold(tiny_bundle, robots):
     from memorywam_robot.runs import policy_from_bundle, rehearse
     from memorywam_runtime.errors import CapacityError
 
-    policy = policy_from_bundle(tiny_bundle, num_threads=1)
+    policy = policy_from_bundle(tiny_bundle, Opening(num_threads=1))
     robot = robots("recall")
     robot_start = robot.start
 

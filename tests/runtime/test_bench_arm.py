@@ -9,11 +9,12 @@ from memorywam_runtime.bench_history import HistoryArm
 from memorywam_runtime.bench_sizes import full_history_rows
 from memorywam_runtime.bundle import open_bundle, read_manifest
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.opening import Opening
 from memorywam_runtime.session import Session
 
 
 def options_of(bundle):
-    return ArmOptions(root=str(bundle), backend="ort", num_threads=1, num_steps=2)
+    return ArmOptions(root=str(bundle), opening=Opening(num_threads=1), num_steps=2)
 
 
 def test_a_filled_memory_has_the_counters_and_rows_of_one_that_saw_every_frame(tiny_bundle):

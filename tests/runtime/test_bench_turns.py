@@ -10,6 +10,7 @@ from memorywam_runtime.bench import FULL_HISTORY, bench_bundle
 from memorywam_runtime.bench_arm import ArmOptions
 from memorywam_runtime.bench_worker import RemoteArm
 from memorywam_runtime.errors import CapacityError, InputError, MemorywamError, MissingPartError
+from memorywam_runtime.opening import Opening
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_an_arm_is_named_once(tiny_bundle):
 
 
 def test_an_arm_in_another_process_answers_as_one_in_this(tiny_bundle):
-    options = ArmOptions(root=str(tiny_bundle), backend="ort", num_threads=1, num_steps=3)
+    options = ArmOptions(root=str(tiny_bundle), opening=Opening(num_threads=1), num_steps=3)
     with RemoteArm(options) as arm:
         opened = arm.open()
         assert opened["start_s"] > 0
@@ -108,13 +109,13 @@ def test_an_arm_in_another_process_answers_as_one_in_this(tiny_bundle):
 
 
 def test_what_another_process_refuses_is_refused_here(tiny_bundle):
-    options = ArmOptions(root=str(tiny_bundle), backend="other")
+    options = ArmOptions(root=str(tiny_bundle), opening=Opening(backend="other"))
     with RemoteArm(options) as arm, pytest.raises(MissingPartError, match="backend 'other'"):
         arm.open()
 
 
 def test_a_process_that_dies_is_told_with_its_last_words(tiny_bundle):
-    with RemoteArm(ArmOptions(root=str(tiny_bundle), backend="ort", num_threads=1)) as arm:
+    with RemoteArm(ArmOptions(root=str(tiny_bundle), opening=Opening(num_threads=1))) as arm:
         arm.open()
         os.kill(arm._process.pid, signal.SIGKILL)
         with pytest.raises(MemorywamError, match=r"'ort' ended with status -9 in 'fill'"):

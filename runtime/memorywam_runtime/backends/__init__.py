@@ -11,7 +11,7 @@ from memorywam_runtime.errors import MissingPartError
 from memorywam_runtime.manifest import GraphEntry
 from memorywam_runtime.tensors import TensorSpec
 
-__all__ = ["BACKENDS", "Array", "Backend", "Engine", "Run", "backend_from_name"]
+__all__ = ["BACKENDS", "ON_CPU", "Array", "Backend", "Engine", "Run", "backend_from_name"]
 
 Array = Any
 """A tensor where the backend keeps it; only the backend looks inside."""
@@ -126,6 +126,8 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
     ),
 }
 """Name to (module, what makes it there, how to get what it needs)."""
+ON_CPU = ("ort", "eager", "compile")
+"""Those that compute on the CPU, and take `num_threads`."""
 
 
 def backend_from_name(name: str, **options: object) -> Backend:

@@ -1,0 +1,71 @@
+"""How a verb opens a bundle: on which backend, with how many threads and which engines."""
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from memorywam_runtime.backends import ON_CPU, Backend, backend_from_name
+from memorywam_runtime.bundle import open_bundle
+from memorywam_runtime.engines import BUILT_BACKENDS
+from memorywam_runtime.errors import InputError
+from memorywam_runtime.memory import Visible
+from memorywam_runtime.session import Session
+
+__all__ = ["Opening", "backend_from_opening", "opened", "opening_from_args"]
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs a bundle's graphs."""
+
+    backend: str = "ort"
+    num_threads: int = 0
+    """Inside one operator, on the CPU; 0 lets the backend choose."""
+    engines: str | None = None
+    """Directory of the backend's engines; beside the bundle by default."""
+    allow_unverified: bool = False
+    """Run engines that no parity report vouches for."""
+
+
+def opening_from_args(args: argparse.Namespace) -> Opening:
+    """Return what the options --backend, --threads, --engine and --allow-unverified ask for.
+
+    Raises:
+        InputError: an option that the backend has no use for.
+    """
+    if args.backend not in BUILT_BACKENDS and (args.engine or args.allow_unverified):
+        raise InputError(
+            f"found --engine or --allow-unverified with --backend {args.backend}, which runs the "
+            f"bundle's graphs as they are; expected one of {', '.join(BUILT_BACKENDS)}"
+        )
+    return Opening(
+        backend=args.backend,
+        num_threads=args.threads or 0,
+        engines=args.engine,
+        allow_unverified=args.allow_unverified,
+    )
+
+
+def backend_from_opening(opening: Opening) -> Backend:
+    """Return the backend.
+
+    Raises:
+        MissingPartError: it is unknown, or what it needs is not installed.
+    """
+    options: dict[str, object] = {}
+    if opening.num_threads and opening.backend in ON_CPU:
+        options["num_threads"] = opening.num_threads
+    if opening.backend in BUILT_BACKENDS:
+        options["allow_unverified"] = opening.allow_unverified
+    return backend_from_name(opening.backend, **options)
+
+
+def opened(root: str | Path, opening: Opening, visible: Visible | None = None) -> Session:
+    """Return a session.
+
+    Raises:
+        BundleError: a bundle or engines that do not pass their checks.
+        MissingPartError: the backend is unknown, or what it needs is not installed.
+    """
+    backend = backend_from_opening(opening)
+    return open_bundle(root, backend=backend, engines=opening.engines, visible=visible)
