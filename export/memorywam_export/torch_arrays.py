@@ -35,13 +35,31 @@ class TorchArrays:
         return torch.zeros(num_elements, dtype=_DTYPES[spec.dtype], device=self.device)
 
     def view(self, flat: torch.Tensor, spec: TensorSpec, first: int = 0) -> torch.Tensor:
-        """Return elements of a flat buffer, from `first` on, in the spec's shape, shared."""
+        """Return elements of a flat buffer, from `first` on, in the spec's shape, shared.
+
+        Raises:
+            InputError: elements beyond the buffer.
+        """
         shape = spec.fixed_shape
-        return flat[first : first + math.prod(shape)].view(shape)
+        count = math.prod(shape)
+        if first < 0 or first + count > flat.numel():
+            raise InputError(
+                f"found a view of {count} elements from {first} on; expected it within the "
+                f"buffer's {flat.numel()}"
+            )
+        return flat[first : first + count].view(shape)
 
     def write(self, array: torch.Tensor, values: NDArray[Any]) -> None:
-        """Copy host values of the same shape into an array."""
-        found = tensor_from_array(np.ascontiguousarray(values))
+        """Copy host values of the same shape into an array.
+
+        Raises:
+            InputError: another shape.
+            TypeError: another kind of numbers.
+        """
+        # Torch warns of sharing what may not be written, though it only reads here.
+        found = tensor_from_array(np.require(values, requirements=["C", "W"]))
+        if found.is_floating_point() and not array.is_floating_point():
+            raise TypeError(f"cannot cast {values.dtype} to {array.dtype}")
         if found.shape != array.shape:
             raise InputError(f"found shape {list(found.shape)}; expected {list(array.shape)}")
         array.copy_(found)

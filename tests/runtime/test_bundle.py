@@ -297,8 +297,9 @@ def test_prompts_are_read_as_the_manifest_describes_them(tiny_bundle):
     manifest = read_manifest(tiny_bundle)
     arrays = read_prompt(tiny_bundle, manifest, "random")
     specs = manifest.graphs["prompt_kv"].outputs
-    assert list(arrays) == [spec.name for spec in specs]
-    for spec in specs:
+    bias = next(s for s in manifest.graphs["action_step"].inputs if s.name == "text_bias")
+    assert list(arrays) == [spec.name for spec in specs] + ["text_bias"]
+    for spec in (*specs, bias):
         spec.validate(arrays[spec.name])
         assert np.isfinite(arrays[spec.name]).all()
 

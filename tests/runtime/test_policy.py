@@ -115,7 +115,8 @@ def test_an_instruction_may_change_with_memory_kept(two_prompts):
     assert texts == {s.name for s in policy.session.manifest.graphs["prompt_kv"].outputs}
     # The one act in between has moved its own rows and the state's, and nothing else.
     rest = set(changed) - texts - set(policy.session.calls.memory)
-    assert all(name.startswith("action_state.") or name == "instruction" for name in rest)
+    own = ("instruction", "text_bias")
+    assert all(name.startswith("action_state.") or name in own for name in rest)
     assert np.abs(policy.act(np.zeros(14), noise) - old).max() > 1e-4
 
 
