@@ -20,8 +20,8 @@ def turns(monkeypatch):
 
     class Fake:
         def __init__(self, options):
-            self.name = FULL_HISTORY if options.full_history else options.backend
-            self.threads = options.num_threads
+            self.name = FULL_HISTORY if options.full_history else options.opening.backend
+            self.threads = options.opening.num_threads
 
         def __enter__(self):
             return self
