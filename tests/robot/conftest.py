@@ -100,5 +100,6 @@ def expert():
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory) -> Path:
     from tests.fakes.bundles import bundle_once
+    from tests.fakes.rungs import NEWEST_OPSET
 
-    return bundle_once(tmp_path_factory, 24)
+    return bundle_once(tmp_path_factory, NEWEST_OPSET)
