@@ -82,43 +82,50 @@ def jobs_of(
         target: As `sm_89`.
         workspace_bytes: Limit for the compiler; it may choose other kernels under it.
     """
-    jobs = []
-    for graph, entry in manifest.graphs.items():
-        path = root / entry.file
-        profile = _profile(manifest, graph)
-        inputs, outputs, shapes = entry.inputs, entry.outputs, dict[str, Shapes]()
-        if profile is not None and _writes_in_place(entry.outputs):
-            inputs, outputs = (
-                tuple(spec.bound(rows=profile.rows_max) for spec in specs)
-                for specs in (inputs, outputs)
-            )
-        elif profile is not None:
-            shapes = _shapes(inputs, profile)
-        types, weight_bytes = types_and_weights(path)
-        decides = {
-            "graph": graph_hash(manifest, graph),
-            "backend": [backend, version, target],
-            "recipe": manifest.precision,
-            "shapes": {spec.name: spec.shape for spec in inputs},
-            "profile": shapes,
-            "workspace_bytes": workspace_bytes,
-            "revision": BUILDER_REVISION,
-        }
-        jobs.append(
-            Job(
-                graph=graph,
-                path=path,
-                inputs=inputs,
-                outputs=outputs,
-                profile=profile,
-                shapes=shapes,
-                types=types | {manifest.precision},
-                weight_bytes=weight_bytes,
-                graph_sha256=graph_hash(manifest, graph),
-                key=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest(),
-            )
+    device = (backend, version, target)
+    return [_job(root, manifest, graph, device, workspace_bytes) for graph in manifest.graphs]
+
+
+def _job(
+    root: Path,
+    manifest: Manifest,
+    graph: str,
+    device: tuple[str, str, str],
+    workspace_bytes: int | None,
+) -> Job:
+    """Return the job of one graph; all that decides over its engine is in its key."""
+    entry = manifest.graphs[graph]
+    path, profile = root / entry.file, _profile(manifest, graph)
+    inputs, outputs, shapes = entry.inputs, entry.outputs, dict[str, Shapes]()
+    if profile is not None and _writes_in_place(entry.outputs):
+        inputs, outputs = (
+            tuple(spec.bound(rows=profile.rows_max) for spec in specs)
+            for specs in (inputs, outputs)
         )
-    return jobs
+    elif profile is not None:
+        shapes = _shapes(inputs, profile)
+    types, weight_bytes = types_and_weights(path)
+    decides = {
+        "graph": graph_hash(manifest, graph),
+        "backend": device,
+        "recipe": manifest.precision,
+        "shapes": {spec.name: spec.shape for spec in inputs},
+        "profile": shapes,
+        "workspace_bytes": workspace_bytes,
+        "revision": BUILDER_REVISION,
+    }
+    return Job(
+        graph=graph,
+        path=path,
+        inputs=inputs,
+        outputs=outputs,
+        profile=profile,
+        shapes=shapes,
+        types=types | {manifest.precision},
+        weight_bytes=weight_bytes,
+        graph_sha256=graph_hash(manifest, graph),
+        key=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest(),
+    )
 
 
 def types_and_weights(path: Path) -> tuple[frozenset[str], int]:

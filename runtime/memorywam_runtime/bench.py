@@ -11,7 +11,8 @@ import numpy as np
 from memorywam_runtime.bench_arm import Arm, ArmOptions, SessionArm, Spans
 from memorywam_runtime.bench_findings import findings
 from memorywam_runtime.bench_machine import machine, usable_cores
-from memorywam_runtime.bench_peaks import best_of, measured_peaks
+from memorywam_runtime.bench_operators import PROFILED_BACKEND, operator_times
+from memorywam_runtime.bench_peaks import best_of, measuring_peaks
 from memorywam_runtime.bench_ratios import all_spans, percentiles_of
 from memorywam_runtime.bench_sizes import (
     checked_fills,
@@ -47,22 +48,22 @@ _HISTORY_ROUNDS = 5
 
 Rounds = dict[str, list[Spans]]
 """Arm to what was measured in each round at one fill."""
+Sizes = dict[int, dict[str, dict[str, Any]]]
+"""Fill to arm to what it says of its memory."""
 Tell = Callable[[str], None]
 
 
 def bench_bundle(
     root: Path,
+    opening: Opening | None = None,
     *,
     frames: Sequence[int] = (),
     num_steps: int | None = None,
-    backend: str = "ort",
-    num_threads: int = 0,
-    engines: str | None = None,
-    allow_unverified: bool = False,
     repeat: int = 20,
     against: Sequence[str] = (),
     full_history: bool = False,
     roofline: bool = False,
+    operators: bool = False,
     seed: int = 0,
     tell: Tell | None = None,
 ) -> dict[str, Any]:
@@ -76,70 +77,42 @@ def bench_bundle(
 
     Args:
         root: The bundle.
+        opening: What runs the graphs, ONNX Runtime by default; 0 threads lets a lone backend
+            choose, and gives each of several as many as there are cores.
         frames: Fills to measure at, in latent frames; 1, 10, 100, ... by default.
         num_steps: Denoising steps; the contract's by default.
-        backend: What runs the graphs.
-        num_threads: Threads of each arm; 0 lets a lone backend choose, and gives each of several
-            as many as there are cores.
-        engines: Directory of the backend's engines; beside the bundle by default.
-        allow_unverified: Run engines that no parity report vouches for.
         repeat: Rounds at each fill.
         against: Backends to compare with.
         full_history: Add an arm on the same backend that keeps every visual token of every frame.
         roofline: Measure what the machine can do, and tell how close each stage comes.
+        operators: Tell what each kind of operator takes, from runs of their own.
         seed: Of the order of turns.
         tell: Called with what is being done.
 
     Raises:
-        InputError: a fill that the bundle cannot hold, or an arm named twice.
+        InputError: a fill that the bundle cannot hold, an arm named twice, or a backend that
+            cannot do what is asked for.
         MissingPartError: a backend that is not there.
     """
     tell = tell or _silent
     manifest = read_manifest(root)
     fills = checked_fills(manifest, frames)
-    if repeat < 1 or num_threads < 0:
-        raise InputError(
-            f"found {repeat} repetitions and {num_threads} threads; expected at least 1, and 0 "
-            "(the backend chooses) or more"
-        )
-    if (against or roofline or full_history) and not num_threads:
-        num_threads = usable_cores()
-    opening = Opening(
-        backend=backend,
-        num_threads=num_threads,
-        engines=engines,
-        allow_unverified=allow_unverified,
+    if repeat < 1:
+        raise InputError(f"found {repeat} repetitions; expected at least 1")
+    compares = bool(against) or full_history or roofline
+    opening = _checked(
+        opening or Opening(), compares=compares, history=full_history, operators=operators
     )
-    if full_history and backend in BUILT_BACKENDS:
-        raise InputError(
-            f"found full history on {backend}, whose engines take one size of memory; expected a "
-            "backend that runs the graphs as they are"
-        )
     arms = _arms(root, opening, against, num_steps, full_history=full_history)
     before = machine()
-    peaks = []
-    if roofline:
-        tell("measure the machine")
-        peaks.append(measured_peaks(num_threads))
-    with ExitStack() as stack:
-        running: dict[str, Arm] = {}
-        opened: dict[str, dict[str, Any]] = {}
-        for name, options in arms.items():
-            tell(f"open {name}")
-            alone = len(arms) == 1
-            # Started one after the other: each has the machine to itself while it loads.
-            arm = SessionArm(options) if alone else stack.enter_context(RemoteArm(options))
-            running[name], opened[name] = arm, arm.open()
-        at_fills, measured = _measured(running, fills, repeat, seed, tell)
-    if roofline:  # again, in case it was busy
-        tell("measure the machine")
-        peaks.append(measured_peaks(num_threads))
-    best = best_of(peaks) if peaks else None
+    with measuring_peaks(opening.num_threads, tell, wanted=roofline) as peaks:
+        opened, sizes, measured = _measured(arms, fills, repeat, seed, tell)
     first = next(iter(arms))
+    by_operator = operator_times(arms[first], fills, tell) if operators else {}
     return {
         "contract_hash": manifest.contract_hash,
-        "backend": backend,
-        "threads": num_threads,
+        "backend": opening.backend,
+        "threads": opening.num_threads,
         "precision": manifest.precision,
         "rewrites": manifest.rewrites,
         "num_steps": num_steps or manifest.contract.conventions.num_steps,
@@ -148,20 +121,60 @@ def bench_bundle(
         "versions": versions(),
         "machine": before,
         "load_average_after": machine()["load_average"],
-        "peaks": best,
+        "peaks": best_of(peaks) if peaks else None,
+        **_told(manifest, arms, opened, sizes, measured),
+        **findings(
+            manifest, sizes, measured, num_steps, best_of(peaks) if peaks else None, by_operator
+        ),
+    }
+
+
+def _checked(opening: Opening, *, compares: bool, history: bool, operators: bool) -> Opening:
+    """Return the opening with its threads chosen, if it can do what is asked for.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if opening.num_threads < 0:
+        raise InputError(
+            f"found {opening.num_threads} threads; expected 0 (the backend chooses) or more"
+        )
+    if history and opening.backend in BUILT_BACKENDS:
+        raise InputError(
+            f"found full history on {opening.backend}, whose engines take one size of memory; "
+            "expected a backend that runs the graphs as they are"
+        )
+    if operators and opening.backend != PROFILED_BACKEND:
+        raise InputError(
+            f"found operators on {opening.backend}; expected {PROFILED_BACKEND}, which times them"
+        )
+    if compares and not opening.num_threads:
+        return msgspec.structs.replace(opening, num_threads=usable_cores())
+    return opening
+
+
+def _told(
+    manifest: Manifest,
+    arms: dict[str, ArmOptions],
+    opened: dict[str, dict[str, Any]],
+    sizes: Sizes,
+    measured: dict[int, Rounds],
+) -> dict[str, Any]:
+    """Return what was measured, by arm; the first arm's stands by itself too."""
+    first = next(iter(arms))
+    return {
         **opened[first],
         "stages_ms": _over_all_fills(measured, first),
-        "by_frames": _by_frames(manifest, at_fills, measured, first),
+        "by_frames": _by_frames(manifest, sizes, measured, first),
         "arms": {
             name: {
                 "backend": options.opening.backend,
                 "full_history": options.full_history,
                 **opened[name],
-                "by_frames": _by_frames(manifest, at_fills, measured, name),
+                "by_frames": _by_frames(manifest, sizes, measured, name),
             }
             for name, options in arms.items()
         },
-        **findings(manifest, at_fills, measured, num_steps, best),
         "memory_allocated_bytes": memory_bytes(manifest, manifest.memory.max_frames),
         "memory_bytes_by_frame": [[n, memory_bytes(manifest, n)] for n in sampled_frames(manifest)],
     }
@@ -204,10 +217,27 @@ def _arms(
 
 
 def _measured(
+    arms: dict[str, ArmOptions], fills: Sequence[int], repeat: int, seed: int, tell: Tell
+) -> tuple[dict[str, dict[str, Any]], Sizes, dict[int, Rounds]]:
+    """Return how each arm opened, what it says of its memory by fill, and what was measured."""
+    with ExitStack() as stack:
+        running: dict[str, Arm] = {}
+        opened: dict[str, dict[str, Any]] = {}
+        for name, options in arms.items():
+            tell(f"open {name}")
+            alone = len(arms) == 1
+            # Started one after the other: each has the machine to itself while it loads.
+            arm = SessionArm(options) if alone else stack.enter_context(RemoteArm(options))
+            running[name], opened[name] = arm, arm.open()
+        sizes, measured = _in_turns(running, fills, repeat, seed, tell)
+    return opened, sizes, measured
+
+
+def _in_turns(
     arms: dict[str, Arm], fills: Sequence[int], repeat: int, seed: int, tell: Tell
-) -> tuple[dict[int, dict[str, dict[str, Any]]], dict[int, Rounds]]:
+) -> tuple[Sizes, dict[int, Rounds]]:
     """Return by fill what each arm says of its memory, and what was measured."""
-    sizes: dict[int, dict[str, dict[str, Any]]] = {}
+    sizes: Sizes = {}
     measured: dict[int, Rounds] = {}
     order = np.random.default_rng(seed)
     discard = 1 if len(arms) > 1 else 0
@@ -236,7 +266,7 @@ def _measured(
 
 def _by_frames(
     manifest: Manifest,
-    sizes: dict[int, dict[str, dict[str, Any]]],
+    sizes: Sizes,
     measured: dict[int, Rounds],
     arm: str,
 ) -> list[dict[str, Any]]:

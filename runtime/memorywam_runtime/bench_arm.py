@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -42,6 +43,8 @@ class ArmOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of a chunk; the contract's by default."""
     full_history: bool = False
     """Keep every visual token of every frame, instead of anchors, window and gist."""
+    profile: str | None = None
+    """A directory for profiles of the operators; measured times are longer then."""
 
 
 class Arm(Protocol):
@@ -84,7 +87,10 @@ class SessionArm:
     def open(self) -> dict[str, Any]:
         """Open the bundle and make the first calls, whose spans are the cold start's."""
         started_s = time.monotonic()
-        self._session = opened(self._options.root, self._options.opening)
+        profile = self._options.profile
+        self._session = opened(
+            self._options.root, self._options.opening, profile=Path(profile) if profile else None
+        )
         backend = self._session.backend
         open_s = time.monotonic() - started_s
         self._inputs = _random_inputs(self._session)
@@ -134,6 +140,12 @@ class SessionArm:
         for _ in range(discard):
             self._tick()
         return self._tick()
+
+    def end_profile(self) -> dict[str, str]:
+        """Return the file of each graph's profile, which ends now."""
+        backend: Any = self._session.backend
+        files: dict[str, str] = backend.end_profile()
+        return files
 
     def _tick(self) -> Spans:
         """Make one tick from the counters that memory was filled to."""

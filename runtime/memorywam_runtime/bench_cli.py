@@ -43,6 +43,7 @@ class Bench:
             help="measure a memory that keeps every token beside it",
         )
         add("--roofline", action="store_true", help="measure the machine; how close a stage comes")
+        add("--operators", action="store_true", help="tell what each kind of operator takes (ort)")
         add("--seed", type=int, default=0, metavar="N", help="of the order of turns")
         add(
             "--plot",
@@ -80,16 +81,14 @@ def _measured(args: argparse.Namespace) -> Data:
     with Progress("bench") as progress:
         return bench_bundle(
             Path(args.bundle),
+            opening,
             frames=args.frames,
             num_steps=args.steps,
-            backend=opening.backend,
-            num_threads=opening.num_threads,
-            engines=opening.engines,
-            allow_unverified=opening.allow_unverified,
             repeat=args.repeat,
             against=args.against,
             full_history=args.full_history or with_plot,
             roofline=args.roofline or with_plot,
+            operators=args.operators,
             seed=args.seed,
             tell=lambda doing: progress.update(next(counts), doing),
         )
@@ -150,6 +149,13 @@ def _notes(data: Data) -> list[str]:
             "that numpy does not reach it: measure again on an idle machine"
         )
     notes += [_growth(one) for one in data["growth"]]
+    notes += [_operators(one) for one in data["operators"]]
+    notes += [
+        f"{one['arm']}: attention takes {one['attention_ms'][0]:.4g} ms of a tick at "
+        f"{one['from_frames']} frames and {one['attention_ms'][1]:.4g} at {one['frames']}: apart "
+        f"from that a tick takes {one['apart']:.3f} of what it took"
+        for one in data["attention"]
+    ]
     notes += [
         f"{fill['frames']} frames, {arm}: not measured: {fill['left_out']}"
         for arm, found in data["arms"].items()
@@ -174,6 +180,15 @@ def _peaks(peaks: Data) -> str:
         f"this machine reads {peaks['read_bytes_per_s'] / 1e9:.1f} GB/s and computes "
         f"{peaks['flops_per_s'] / 1e9:.0f} GFLOP/s with {peaks['threads']} threads ({peaks['how']})"
     )
+
+
+def _operators(one: Data) -> str:
+    """Return the operators that take most at one fill."""
+    parts = []
+    for graph, times in one["graphs_ms"].items():
+        kinds = [f"{kind} {ms:.3g}" for kind, ms in list(times.items())[:3]]
+        parts.append(f"{graph} {sum(times.values()):.3g} ({', '.join(kinds)})")
+    return f"{one['frames']} frames, ms of a tick in operators: {'; '.join(parts)}"
 
 
 def _growth(one: Data) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memorywam_runtime.bench_arm import Spans
+from memorywam_runtime.bench_operators import OperatorTimes, attention_ms
 from memorywam_runtime.bench_ratios import (
     all_spans,
     median_of,
@@ -17,6 +18,8 @@ from memorywam_runtime.roofline import Peaks, Work, bound_of, rows_work, work_of
 __all__ = ["findings"]
 
 _COMPARED = ("tick", "total", "see", "remember", "chunk", "cache_update")
+_ATTENDING = ("cache_update", "action_step")
+"""Graphs that attend to memory."""
 _FROM_FRAMES = 10
 """By then every slot is taken: what grows from there on is the gist table."""
 
@@ -30,6 +33,7 @@ def findings(
     measured: Measured,
     num_steps: int | None,
     peaks: Mapping[str, Any] | None,
+    operators: Mapping[int, OperatorTimes],
 ) -> dict[str, Any]:
     """Return what follows from the times; the first arm is the one that is judged.
 
@@ -39,6 +43,7 @@ def findings(
         measured: Fill to arm to the spans of each round.
         num_steps: Of a chunk; the contract's by default.
         peaks: Of the machine; None leaves the roofline out.
+        operators: Fill to what each kind of operator takes on the first arm; empty if not timed.
     """
     steps = num_steps or manifest.contract.conventions.num_steps
     first = next(iter(next(iter(measured.values()))))
@@ -50,6 +55,8 @@ def findings(
         "outside": _outside(measured),
         "roofline": _roofline(manifest, sizes, measured, best) if best else [],
         "growth": _growth(manifest, sizes, measured, steps, best),
+        "operators": [{"frames": fill, "graphs_ms": times} for fill, times in operators.items()],
+        "attention": _attention(measured, first, operators),
     }
 
 
@@ -144,6 +151,34 @@ def _growth(
                 rows_ms = bound_of(work, peaks).ms
                 entry |= {"rows_ms": rows_ms, "apart": (after - rows_ms) / before}
             found.append(entry)
+    return found
+
+
+def _attention(
+    measured: Measured, first: str, operators: Mapping[int, OperatorTimes]
+) -> list[dict[str, Any]]:
+    """Return how the first arm's tick grows from 10 frames once attention's growth is taken off.
+
+    Attention is the operator that reads memory; `read_ms` is by how much it takes longer, and
+    `apart` the ratio of ticks without that. Left out where attention is no operator of its own.
+    """
+    fills = [fill for fill in operators if fill >= _FROM_FRAMES]
+    found = []
+    for start, fill in ((fills[0], fill) for fill in fills[1:]):
+        before, after = (attention_ms(operators[at], _ATTENDING) for at in (start, fill))
+        if before is None or after is None:
+            continue
+        ticks = [median_of(totals(measured[at][first], "tick")) for at in (start, fill)]
+        found.append(
+            {
+                "arm": first,
+                "from_frames": start,
+                "frames": fill,
+                "attention_ms": [before, after],
+                "read_ms": after - before,
+                "apart": (ticks[1] - (after - before)) / ticks[0],
+            }
+        )
     return found
 
 

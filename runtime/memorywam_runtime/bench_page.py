@@ -10,6 +10,8 @@ from memorywam_runtime.plots import Bar, Line, bar_chart, line_chart
 __all__ = ["page_from_bench"]
 
 Data = Mapping[str, Any]
+_MOST_KINDS = 6
+"""Of operators shown for a graph, those that take most first."""
 _PARTS = ("see", "remember", "chunk")
 """Stages that bars are drawn of: together they are all that a frame takes."""
 
@@ -30,6 +32,7 @@ def page_from_bench(data: Data) -> str:
         section("Ratios", _ratios(data), wide=True) if data["ratios"] else "",
         section("Roofline", _roofline(data), wide=True) if data["roofline"] else "",
         section("From ten frames on", _growth(data), wide=True) if data["growth"] else "",
+        section("Operators", _operators(data), wide=True) if data["operators"] else "",
         section("Cold start", _cold_start(data), wide=True),
         section("Measured on", _machine(data), wide=True),
     ]
@@ -225,6 +228,33 @@ def _growth(data: Data) -> str:
         "every update and every step reads. What they take at the machine's best stands under "
         "'at least'; all that they take beyond it still counts in the last column."
     )
+    return _told(text) + table(headers, rows)
+
+
+def _operators(data: Data) -> str:
+    """Return the table of what operators take, and what a tick takes apart from attention."""
+    kinds = {
+        (graph, kind): ms
+        for one in data["operators"]
+        for graph, times in one["graphs_ms"].items()
+        for kind, ms in list(times.items())[:_MOST_KINDS]
+    }
+    rows = [
+        (
+            graph,
+            kind,
+            *(f"{one['graphs_ms'].get(graph, {}).get(kind, 0):.1f}" for one in data["operators"]),
+        )
+        for graph, kind in kinds
+    ]
+    headers = ("graph", "operator", *(f"ms at {one['frames']}" for one in data["operators"]))
+    text = "What a tick spends in each kind of operator, profiled in runs of their own. "
+    for one in data["attention"]:
+        text += (
+            f"From {one['from_frames']} to {one['frames']} frames attention, which reads memory, "
+            f"takes {one['read_ms']:.1f} ms more; apart from that a tick takes {one['apart']:.3f} "
+            "of what it took. "
+        )
     return _told(text) + table(headers, rows)
 
 

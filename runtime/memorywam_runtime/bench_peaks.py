@@ -6,14 +6,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from memorywam_runtime.errors import MemorywamError
 
-__all__ = ["best_of", "main", "measure_peaks", "measured_peaks"]
+__all__ = ["best_of", "main", "measure_peaks", "measured_peaks", "measuring_peaks"]
 
 _READ_BYTES = 512 << 20
 """Far more than any cache holds."""
@@ -45,6 +46,30 @@ def measured_peaks(num_threads: int) -> dict[str, Any]:
         )
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
+
+
+@contextmanager
+def measuring_peaks(
+    num_threads: int, tell: Callable[[str], None], *, wanted: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """Measure the peaks before and after the body: one of the two may fall on a busy machine.
+
+    Args:
+        num_threads: As for `measured_peaks`.
+        tell: Called with what is being done.
+        wanted: Measure at all.
+
+    Yields:
+        The peaks; two once the body is done, or none.
+    """
+    found: list[dict[str, Any]] = []
+    if wanted:
+        tell("measure the machine")
+        found.append(measured_peaks(num_threads))
+    yield found
+    if wanted:
+        tell("measure the machine")
+        found.append(measured_peaks(num_threads))
 
 
 def best_of(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -89,6 +89,11 @@ class RemoteArm:
         found: Spans = self._call("tick", discard=discard)
         return found
 
+    def end_profile(self) -> dict[str, str]:
+        """Return the file of each graph's profile, which ends now."""
+        found: dict[str, str] = self._call("end_profile")
+        return found
+
     def _call(self, name: str, **arguments: object) -> Any:  # noqa: ANN401 - by name
         """Return what the other process answers.
 

@@ -46,8 +46,12 @@ def opening_from_args(args: argparse.Namespace) -> Opening:
     )
 
 
-def backend_from_opening(opening: Opening) -> Backend:
+def backend_from_opening(opening: Opening, profile: Path | None = None) -> Backend:
     """Return the backend.
+
+    Args:
+        opening: Which.
+        profile: A directory where `ort` writes what its operators take.
 
     Raises:
         MissingPartError: it is unknown, or what it needs is not installed.
@@ -57,15 +61,29 @@ def backend_from_opening(opening: Opening) -> Backend:
         options["num_threads"] = opening.num_threads
     if opening.backend in BUILT_BACKENDS:
         options["allow_unverified"] = opening.allow_unverified
+    if profile is not None:
+        options["profile"] = profile
     return backend_from_name(opening.backend, **options)
 
 
-def opened(root: str | Path, opening: Opening, visible: Visible | None = None) -> Session:
+def opened(
+    root: str | Path,
+    opening: Opening,
+    visible: Visible | None = None,
+    *,
+    profile: Path | None = None,
+) -> Session:
     """Return a session.
+
+    Args:
+        root: The bundle.
+        opening: What runs its graphs.
+        visible: Parts of memory to hide, for ablations.
+        profile: A directory where `ort` writes what its operators take.
 
     Raises:
         BundleError: a bundle or engines that do not pass their checks.
         MissingPartError: the backend is unknown, or what it needs is not installed.
     """
-    backend = backend_from_opening(opening)
+    backend = backend_from_opening(opening, profile)
     return open_bundle(root, backend=backend, engines=opening.engines, visible=visible)

@@ -31,10 +31,22 @@ class Inspect:
 
 def _bundle(manifest: "Manifest") -> Outcome:
     """Tell of the whole bundle."""
-    import msgspec
+    graphs, memory = _graphs(manifest), _memory(manifest)
+    total = sum(entry.num_bytes for entry in manifest.files.values())
+    return Outcome(
+        ok=True,
+        headers=("part", "name", "what"),
+        rows=_bundle_rows(manifest, graphs, memory),
+        data=_bundle_data(manifest, graphs, memory) | {"bytes": total},
+        note=f"{len(manifest.files)} files, {total / 1e6:,.1f} MB; every hash is right",
+    )
 
-    graphs = _graphs(manifest)
-    memory, plan = _memory(manifest), manifest.memory
+
+def _bundle_rows(
+    manifest: "Manifest", graphs: dict[str, dict[str, Any]], memory: list[dict[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """Return the table of the whole bundle."""
+    plan = manifest.memory
     form = f"opset {manifest.opset}, memory written {manifest.cache_write.replace('_', ' ')}"
     rows: list[tuple[str, str, str]] = [
         ("contract", manifest.contract.name, manifest.contract_hash),
@@ -67,34 +79,37 @@ def _bundle(manifest: "Manifest") -> Outcome:
         ("prompt", repr(prompt.text), f"{prompt.num_tokens} tokens, {prompt.encoder}")
         for prompt in manifest.prompts
     ]
-    rows += [("made with", name, version) for name, version in sorted(manifest.versions.items())]
-    total = sum(entry.num_bytes for entry in manifest.files.values())
-    return Outcome(
-        ok=True,
-        headers=("part", "name", "what"),
-        rows=rows,
-        data={
-            "contract_hash": manifest.contract_hash,
-            "contract": manifest.contract.name,
-            "source": msgspec.to_builtins(manifest.source),
-            "precision": manifest.precision,
-            "opset": manifest.opset,
-            "cache_write": manifest.cache_write,
-            "rewrites": manifest.rewrites,
-            "graphs": graphs,
-            "memory": {
-                "max_frames": plan.max_frames,
-                "on_full": plan.on_full,
-                "gist_buckets": plan.gist_buckets,
-                "bytes_per_token": plan.bytes_per_token,
-                "by_frames": memory,
-            },
-            "prompts": msgspec.to_builtins(manifest.prompts),
-            "bytes": total,
-            "versions": manifest.versions,
+    return rows + [
+        ("made with", name, version) for name, version in sorted(manifest.versions.items())
+    ]
+
+
+def _bundle_data(
+    manifest: "Manifest", graphs: dict[str, dict[str, Any]], memory: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the same for machines."""
+    import msgspec
+
+    plan = manifest.memory
+    return {
+        "contract_hash": manifest.contract_hash,
+        "contract": manifest.contract.name,
+        "source": msgspec.to_builtins(manifest.source),
+        "precision": manifest.precision,
+        "opset": manifest.opset,
+        "cache_write": manifest.cache_write,
+        "rewrites": manifest.rewrites,
+        "graphs": graphs,
+        "memory": {
+            "max_frames": plan.max_frames,
+            "on_full": plan.on_full,
+            "gist_buckets": plan.gist_buckets,
+            "bytes_per_token": plan.bytes_per_token,
+            "by_frames": memory,
         },
-        note=f"{len(manifest.files)} files, {total / 1e6:,.1f} MB; every hash is right",
-    )
+        "prompts": msgspec.to_builtins(manifest.prompts),
+        "versions": manifest.versions,
+    }
 
 
 def _graphs(manifest: "Manifest") -> dict[str, dict[str, Any]]:

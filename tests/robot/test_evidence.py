@@ -4,6 +4,7 @@ import pytest
 
 from memorywam_robot.evidence import complaints_from_report, latency_by_frame, memory_by_frame
 from memorywam_runtime.bench import bench_bundle
+from memorywam_runtime.opening import Opening
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.memory import Rows
 
@@ -30,7 +31,7 @@ def test_complaints(found, num_complaints):
 
 
 def test_figures_of_a_real_bench(tiny_bundle):
-    bench = bench_bundle(tiny_bundle, frames=(1, 4, 40), num_threads=1, repeat=2)
+    bench = bench_bundle(tiny_bundle, Opening(num_threads=1), frames=(1, 4, 40), repeat=2)
     contract, plan = read_manifest(tiny_bundle).contract, read_manifest(tiny_bundle).memory
     kept, everything = memory_by_frame(bench)
     frame_bytes = contract.num_visual * plan.bytes_per_token

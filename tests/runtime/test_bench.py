@@ -6,6 +6,7 @@ import pytest
 
 from memorywam_runtime.bench import bench_bundle, full_history_bytes, memory_bytes
 from memorywam_runtime.bundle import open_bundle, read_manifest
+from memorywam_runtime.opening import Opening
 from memorywam_runtime.session import STAGES, Session
 
 TICK = {"tick", "total", "engines"}
@@ -27,7 +28,7 @@ def remembered(monkeypatch):
 
 
 def test_memory_is_filled_until_every_slot_is_taken_then_counted_on(tiny_bundle, remembered):
-    data = bench_bundle(tiny_bundle, frames=(1, 3, 34), repeat=2, num_threads=1)
+    data = bench_bundle(tiny_bundle, Opening(num_threads=1), frames=(1, 3, 34), repeat=2)
     first_calls = [0, 1]
     at_1, at_3, at_34 = [0] * 3, [2] * 3, [33] * 3  # one tick to warm up, two counted
     assert remembered == [*first_calls, *at_1, 1, *at_3, 3, 4, 5, *at_34]
@@ -37,7 +38,7 @@ def test_memory_is_filled_until_every_slot_is_taken_then_counted_on(tiny_bundle,
 
 
 def test_every_stage_is_told_with_its_percentiles(tiny_bundle):
-    data = bench_bundle(tiny_bundle, frames=(1, 2), num_steps=3, repeat=4, num_threads=1)
+    data = bench_bundle(tiny_bundle, Opening(num_threads=1), frames=(1, 2), num_steps=3, repeat=4)
     assert set(data["stages_ms"]) == set(STAGES) - {"vae_step"} | TICK
     assert data["num_steps"] == 3
     at_1, at_2 = (entry["stages_ms"] for entry in data["by_frames"])
@@ -65,7 +66,7 @@ def test_sizes_are_those_of_the_buffers(tiny_bundle):
 
 
 def test_the_eager_backend_is_measured_in_the_same_way(tiny_bundle):
-    data = bench_bundle(tiny_bundle, frames=(2,), repeat=1, backend="eager")
+    data = bench_bundle(tiny_bundle, Opening(backend="eager"), frames=(2,), repeat=1)
     assert data["backend"] == "eager"
     assert all(math.isfinite(stage["p99"]) for stage in data["stages_ms"].values())
     edges = [frames for frames, _ in data["memory_bytes_by_frame"]]

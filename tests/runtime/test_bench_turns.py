@@ -52,8 +52,8 @@ def turns(monkeypatch):
 def test_arms_take_turns_in_random_order(tiny_bundle, turns):
 
     def measure(seed=0):
-        return bench_bundle(tiny_bundle, frames=(10, 40), repeat=8, against=("eager",),
-                            full_history=True, num_threads=1, seed=seed)  # fmt: skip
+        return bench_bundle(tiny_bundle, Opening(num_threads=1), frames=(10, 40), repeat=8,
+                            against=("eager",), full_history=True, seed=seed)  # fmt: skip
 
     data = measure()
     first = list(turns)

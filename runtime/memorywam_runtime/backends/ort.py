@@ -105,22 +105,37 @@ class OrtBackend(HostArrays):
 
     name = "ort"
 
-    def __init__(self, num_threads: int = 0, *, spin: bool = True) -> None:
+    def __init__(
+        self, num_threads: int = 0, *, spin: bool = True, profile: Path | None = None
+    ) -> None:
         """Make a backend.
 
         Args:
             num_threads: Threads inside one operator; 0 lets ONNX Runtime choose.
             spin: Let idle threads spin: faster, but they starve other work on the same cores.
+            profile: A directory for a profile of each graph's operators; runs take longer then.
 
         Raises:
             MissingPartError: two distributions of ONNX Runtime are installed over each other.
         """
         check_provider(_CPU_PROVIDER)
         self._options = session_options(num_threads, spin=spin)
+        self._profile = profile
+        self._profiled: dict[str, ort.InferenceSession] = {}
 
     def load(self, path: Path, entry: GraphEntry) -> OrtEngine:
         """Load one graph and compare its tensors with the manifest's."""
-        return OrtEngine(load_session(path, entry, self._options, _CPU_PROVIDER), entry)
+        if self._profile is not None:
+            self._options.enable_profiling = True
+            self._options.profile_file_prefix = str(self._profile / path.stem)
+        session = load_session(path, entry, self._options, _CPU_PROVIDER)
+        if self._profile is not None:
+            self._profiled[path.stem] = session
+        return OrtEngine(session, entry)
+
+    def end_profile(self) -> dict[str, str]:
+        """Return the file of each graph's profile, by the name of the graph's file; it ends now."""
+        return {name: str(session.end_profiling()) for name, session in self._profiled.items()}
 
 
 def check_provider(provider: str) -> None:
