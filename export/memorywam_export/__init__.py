@@ -1,7 +1,13 @@
 """Split a trained MemoryWAM into graphs with explicit memory, and bundle them."""
 
 from memorywam_export.bundle import ExportOptions, export_bundle
-from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.checkpoint import Companions, checkpoint_from_argument
 from memorywam_export.presets import contract_from_preset
 
-__all__ = ["ExportOptions", "checkpoint_from_argument", "contract_from_preset", "export_bundle"]
+__all__ = [
+    "Companions",
+    "ExportOptions",
+    "checkpoint_from_argument",
+    "contract_from_preset",
+    "export_bundle",
+]

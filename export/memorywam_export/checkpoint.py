@@ -1,37 +1,44 @@
 """Read a checkpoint: its contract, every weight by name, statistics and prompt embeddings."""
 
 import json
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from memorywam_export.checkpoint_files import TensorFile, few, tensor_file_from_path
+from memorywam_export.declared_contract import check_declared
+from memorywam_export.name_maps import MappedNames, NameMap, chosen_map
 from memorywam_export.presets import contract_from_preset
 from memorywam_export.reference.model import MemoryWam
-from memorywam_export.weights import Weight, random_weights, weight_spans
+from memorywam_export.text_cache import embeddings_from_cache
+from memorywam_export.weights import TORCH_DTYPES, Weight, random_weights
 from memorywam_runtime.contract import InferenceContract, contract_from_json
 from memorywam_runtime.errors import CheckpointError, InputError
 from memorywam_runtime.files import sha256_of
 from memorywam_runtime.normalization import Affine, Normalization, normalization_from_stats
 
-__all__ = ["Checkpoint", "checkpoint_from_argument", "is_unused", "model_shapes"]
+__all__ = [
+    "PROMPTS_FILE",
+    "Checkpoint",
+    "Companions",
+    "checkpoint_from_argument",
+    "contract_path_of",
+    "model_shapes",
+    "stats_path_of",
+    "tensors_path_of",
+    "weights_of_file",
+]
 
 WEIGHTS_FILE = "model.safetensors"
 CONTRACT_FILE = "contract.json"
 STATS_FILE = "dataset_stats.json"
 PROMPTS_FILE = "prompts.safetensors"
-
-_UNUSED_PREFIXES = (
-    "mixtures.video.head.",  # predicts video, which inference never does
-    "vae.decoder.",
-    "vae.conv2.",  # latents to the decoder
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,24 @@ class Checkpoint:
     """Instruction to text embedding [tokens, text_dim]."""
     weights_path: Path | None
     """A safetensors file with exactly these weights, if there is one."""
+    name_map: str = ""
+    """The name map that the weights were read through; empty for random weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companions:
+    """What belongs to a checkpoint and does not lie in it, or not under the usual name."""
+
+    stats_path: Path | None = None
+    """`dataset_stats.json`, where it does not lie beside the weights."""
+    vae_path: Path | None = None
+    """`Wan2.2_VAE.pth`, where the encoder is not among the weights."""
+    name_map: str | None = None
+    """A name map's name or file; by default the one that recognises the checkpoint."""
+    text_cache: Path | None = None
+    """FastWAM's folder of text embeddings."""
+    instructions: tuple[str, ...] = ()
+    """To be taken from there."""
 
 
 def checkpoint_from_argument(
@@ -54,8 +79,7 @@ def checkpoint_from_argument(
     *,
     contract: InferenceContract | None = None,
     dtype: torch.dtype = torch.float32,
-    stats_path: Path | None = None,
-    vae_path: Path | None = None,
+    companions: Companions | None = None,
 ) -> Checkpoint:
     """Read what a user named.
 
@@ -64,51 +88,97 @@ def checkpoint_from_argument(
             `random:PRESET[:SEED]`.
         contract: Needed where the checkpoint does not bring its own; else it must be the same.
         dtype: Of random weights.
-        stats_path: `dataset_stats.json`, where it does not lie beside the weights.
-        vae_path: `Wan2.2_VAE.pth`, where the encoder is not among the weights.
+        companions: What does not lie in the checkpoint.
 
     Raises:
-        CheckpointError: no such file, or weights that do not fit the contract; names listed.
+        CheckpointError: no such file, no name map that fits, or weights that do not fit the
+            contract; names listed.
         ContractError: an unknown preset or a bad contract file.
+        InputError: a bad name map, or an instruction that the text cache does not hold.
     """
+    beside = companions or Companions()
+    if bool(beside.instructions) != (beside.text_cache is not None):
+        raise InputError(
+            "found --instruction without --text-cache, or the reverse; expected both or neither"
+        )
     if argument.startswith("random:"):
-        return _random(argument, dtype, contract)
+        return _random(argument, dtype, contract, beside)
     path = Path(argument)
-    if not path.exists():
-        raise CheckpointError(
-            f"no checkpoint at {path}; expected a .pt, a .safetensors file or folder, or "
-            "random:PRESET[:SEED]"
-        )
-    is_folder = path.is_dir()
-    folder, tensors_path = (path, path / WEIGHTS_FILE) if is_folder else (path.parent, path)
-    contract = _contract(folder, contract)
-    weights_path = tensors_path if tensors_path.suffix == ".safetensors" else None
-    if weights_path:
-        weights = _from_safetensors(weights_path)
-    elif tensors_path.suffix in (".pt", ".pth"):
-        weights = _from_pt(tensors_path)
-    else:
-        raise CheckpointError(
-            f"{tensors_path}: found suffix '{tensors_path.suffix}'; expected .pt or .safetensors"
-        )
-    if vae_path is not None:
-        if any(name.startswith("vae.") for name in weights):
-            raise CheckpointError(
-                f"{tensors_path} holds an encoder, and {vae_path} was given too; expected one"
-            )
-        weights |= _prefixed("vae.", _load_pt(vae_path))
-        weights_path = None
-    used = _strict(weights, contract, tensors_path)
-    stats = _json(stats_path or folder / STATS_FILE)
+    tensors_path = tensors_path_of(path)
+    contract = _contract(contract_path_of(path), contract)
+    file = tensor_file_from_path(tensors_path)
+    used, name_map = weights_of_file(file, contract, beside)
+    whole = file.container == "safetensors" and beside.vae_path is None
+    as_is = {w.name for w in used} == set(file.tensors)
+    prompts = _prompts(tensors_path.parent / PROMPTS_FILE, contract)
     return Checkpoint(
         name=path.name,
         sha256=sha256_of(tensors_path),
         contract=contract,
         weights=used,
-        normalization=normalization_from_stats(stats, contract.actions),
-        prompts=_prompts(folder / PROMPTS_FILE, contract),
-        weights_path=weights_path if {w.name for w in used} == set(weights) else None,
+        normalization=normalization_from_stats(
+            _json(beside.stats_path or stats_path_of(tensors_path)), contract.actions
+        ),
+        prompts=prompts | _from_cache(beside, contract),
+        weights_path=tensors_path if whole and as_is else None,
+        name_map=name_map.name,
     )
+
+
+def weights_of_file(
+    file: TensorFile, contract: InferenceContract, companions: Companions
+) -> tuple[tuple[Weight, ...], NameMap]:
+    """Return exactly the weights that a contract's model has, and the map that names them.
+
+    Args:
+        file: The checkpoint's tensors.
+        contract: What they should fit.
+        companions: Gives the name map and the encoder, where they are not the checkpoint's own.
+
+    Raises:
+        CheckpointError: no name map that fits, or weights that do not fit; names listed.
+        InputError: a bad name map.
+    """
+    name_map, prefix = chosen_map(file, companions.name_map)
+    shapes = model_shapes(contract)
+    name_map.check_bijective(shapes)
+    check_declared(file, name_map, contract)
+    found = name_map.applied(file, prefix)
+    if companions.vae_path is not None:
+        found = _with_encoder(found, file, companions.vae_path)
+    return _strict(found, shapes, contract, file, name_map, prefix), name_map
+
+
+def tensors_path_of(path: Path) -> Path:
+    """Return the file of weights that a file or folder stands for.
+
+    Raises:
+        CheckpointError: nothing is there, or a folder without `model.safetensors`.
+    """
+    if not path.exists():
+        raise CheckpointError(
+            f"no checkpoint at {path}; expected a .pt, a .safetensors file or folder, or "
+            "random:PRESET[:SEED]"
+        )
+    if not path.is_dir():
+        return path
+    if not (path / WEIGHTS_FILE).is_file():
+        files = sorted(p.name for p in path.iterdir() if p.suffix in (".pt", ".safetensors"))
+        raise CheckpointError(
+            f"{path} has no {WEIGHTS_FILE}; found {few(files)}; name the file of weights itself"
+        )
+    return path / WEIGHTS_FILE
+
+
+def contract_path_of(path: Path) -> Path:
+    """Return where the contract of a file or folder would lie."""
+    return (path if path.is_dir() else path.parent) / CONTRACT_FILE
+
+
+def stats_path_of(tensors_path: Path) -> Path:
+    """Return where a checkpoint's statistics lie: `<its name>_dataset_stats.json`, or plain."""
+    own = tensors_path.with_name(f"{tensors_path.stem}_{STATS_FILE}")
+    return own if own.is_file() else tensors_path.with_name(STATS_FILE)
 
 
 def model_shapes(contract: InferenceContract) -> dict[str, tuple[int, ...]]:
@@ -118,13 +188,8 @@ def model_shapes(contract: InferenceContract) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def is_unused(name: str) -> bool:
-    """Is this a weight that training has and inference never reads?"""
-    return name.startswith(_UNUSED_PREFIXES)
-
-
 def _random(
-    argument: str, dtype: torch.dtype, given: InferenceContract | None = None
+    argument: str, dtype: torch.dtype, given: InferenceContract | None, beside: Companions
 ) -> Checkpoint:
     """Return random weights of a preset's size, with a normalization that changes nothing."""
     _, _, rest = argument.partition(":")
@@ -152,19 +217,18 @@ def _random(
         contract=contract,
         weights=tuple(random_weights(shapes.items(), dtype, seed)),
         normalization=Normalization(state=unit(actions.state_dim), action=unit(actions.action_dim)),
-        prompts={"random": prompt.astype(np.float32)},
+        prompts={"random": prompt.astype(np.float32)} | _from_cache(beside, contract),
         weights_path=None,
     )
 
 
-def _contract(folder: Path, given: InferenceContract | None) -> InferenceContract:
+def _contract(path: Path, given: InferenceContract | None) -> InferenceContract:
     """Return the checkpoint's contract, or the one given where it brings none."""
-    path = folder / CONTRACT_FILE
     if not path.exists():
         if given is None:
             raise CheckpointError(
-                f"{folder} has no {CONTRACT_FILE}: the conventions of these weights are unknown; "
-                "pass --contract FILE or --preset NAME"
+                f"{path.parent} has no {CONTRACT_FILE}: the conventions of these weights are "
+                "unknown; pass --contract FILE or --preset NAME; --describe says which sizes fit"
             )
         return given
     own = contract_from_json(path.read_bytes())
@@ -176,103 +240,84 @@ def _contract(folder: Path, given: InferenceContract | None) -> InferenceContrac
     return own
 
 
-def _from_safetensors(path: Path) -> dict[str, Weight]:
-    """Return the weights of a safetensors file; each is read when it is needed."""
+def _with_encoder(found: MappedNames, file: TensorFile, vae_path: Path) -> MappedNames:
+    """Return the names of a checkpoint and of an encoder that lies apart.
 
-    def load(name: str) -> torch.Tensor:
-        with safe_open(path, "pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-        return tensor
-
-    return {
-        name: Weight(name, span.shape, span.dtype, _Later(load, name))
-        for name, span in weight_spans(path).items()
-    }
-
-
-def _from_pt(path: Path) -> dict[str, Weight]:
-    """Return the weights of a FastWAM checkpoint: {mot, proprio_encoder, gist_tokens, ...}.
-
-    `mot` holds `mixtures.*`; `step` and `torch_dtype` are not weights (FastWAM, `fastwam.py`).
+    Raises:
+        CheckpointError: the checkpoint holds an encoder too, or the other file is none.
     """
-    content = _load_pt(path)
-    if "mot" not in content:
+    if any(name.startswith("vae.") for name in found.weights):
         raise CheckpointError(
-            f"{path}: found the keys {sorted(map(str, content))[:8]}; expected a FastWAM "
-            "checkpoint with 'mot'"
+            f"{file.path} holds an encoder, and {vae_path} was given too; expected one"
         )
-    weights = _prefixed("", content["mot"])
-    for part in ("proprio_encoder", "vae"):
-        if part in content:
-            weights |= _prefixed(f"{part}.", content[part])
-    if "gist_tokens" in content:
-        weights |= _prefixed("", {"gist_tokens": content["gist_tokens"]})
-    extra = set(content) - {"mot", "proprio_encoder", "vae", "gist_tokens", "step", "torch_dtype"}
-    if extra:
-        raise CheckpointError(f"{path}: unknown parts {sorted(map(str, extra))}; refused by name")
-    return weights
-
-
-def _load_pt(path: Path) -> dict[str, object]:
-    """Read a torch file without running code from it; tensors stay mapped on disk."""
-    try:
-        # Files from before torch 1.6 are no zip archives, and cannot be mapped.
-        mapped = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises many kinds for damaged and for unsafe files
-        # Torch's own text is a page that advises to load the file unsafely: keep the reason alone.
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = next((line for line in lines if "WeightsUnpickler" in line), lines[0])
-        raise CheckpointError(
-            f"{path} cannot be read as plain tensors: {reason.partition(' Please')[0].strip()}; it "
-            "is damaged, or holds objects that would run code"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: found {type(content).__name__}; expected a dictionary")
-    return content
-
-
-def _prefixed(prefix: str, part: object) -> dict[str, Weight]:
-    """Return the tensors of one part of a torch file under their full names."""
-    if not isinstance(part, Mapping):
-        raise CheckpointError(f"part '{prefix}': found {type(part).__name__}; expected tensors")
-    found = {}
-    for name, tensor in part.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"'{prefix}{name}': found {type(tensor).__name__}, not a tensor")
-        full = f"{prefix}{name}"
-        found[full] = Weight(full, tuple(tensor.shape), tensor.dtype, _Later(_same, tensor))
-    return found
+    vae_file = tensor_file_from_path(vae_path)
+    name_map, prefix = chosen_map(vae_file, None, "encoder")
+    encoder = name_map.applied(vae_file, prefix)
+    return MappedNames(
+        weights=found.weights | encoder.weights,
+        upstream=found.upstream | encoder.upstream,
+        unused=found.unused | encoder.unused,
+        refused=found.refused | encoder.refused,
+        unknown=found.unknown + encoder.unknown,
+    )
 
 
 def _strict(
-    weights: Mapping[str, Weight], contract: InferenceContract, path: Path
+    found: MappedNames,
+    shapes: Mapping[str, tuple[int, ...]],
+    contract: InferenceContract,
+    file: TensorFile,
+    name_map: NameMap,
+    prefix: str,
 ) -> tuple[Weight, ...]:
     """Return exactly the weights that the model has; each other is unused by name or refused."""
-    wanted = model_shapes(contract)
+    for name, why in found.refused.items():
+        raise CheckpointError(f"{file.path}: '{name}' is refused: {why}")
+    wanted = dict(shapes)
+    weights = dict(found.weights)
     has_gist = contract.memory.num_gists > 0
     empty = wanted["gist_tokens"]
     if not has_gist:
         del wanted["gist_tokens"]
         # A bank that holds something is left over: this contract would ignore what was trained.
-        weights = {n: w for n, w in weights.items() if (n, w.shape) != ("gist_tokens", empty)}
-    missing = sorted(set(wanted) - set(weights))
-    extra = sorted(name for name in set(weights) - set(wanted) if not is_unused(name))
+        if "gist_tokens" in weights and weights["gist_tokens"].shape == empty:
+            del weights["gist_tokens"]
+    missing = [_in_file(name, name_map, prefix) for name in sorted(set(wanted) - set(weights))]
+    extra = [found.upstream[name] for name in set(weights) - set(wanted)] + found.unknown
     wrong = [
-        f"{name} {list(weights[name].shape)} (expected {list(shape)})"
+        f"{found.upstream[name]} {list(weights[name].shape)} (expected {list(shape)})"
         for name, shape in sorted(wanted.items())
         if name in weights and weights[name].shape != shape
     ]
+    wrong += [
+        f"{found.upstream[name]} {weights[name].dtype} (expected floats of 2, 4 or 8 bytes)"
+        for name in sorted(set(wanted) & set(weights))
+        if weights[name].dtype not in TORCH_DTYPES.values()
+    ]
     if missing or extra or wrong:
         raise CheckpointError(
-            f"{path} does not fit contract '{contract.name}': "
-            f"missing {_few(missing)}; left over {_few(extra)}; of another shape {_few(wrong)}"
+            f"{file.path} does not fit contract '{contract.name}' (name map '{name_map.name}'): "
+            f"missing {few(missing)}; left over {few(sorted(extra))}; "
+            f"of another shape or type {few(wrong)}"
         )
-    found = [weights[name] for name in sorted(wanted)]
+    chosen = [weights[name] for name in sorted(wanted)]
     if not has_gist:
-        none = torch.zeros(empty, dtype=found[0].dtype)
-        found.append(Weight("gist_tokens", empty, found[0].dtype, _Later(_same, none)))
-    return tuple(found)
+        none = torch.zeros(empty, dtype=chosen[0].dtype)
+        chosen.append(Weight("gist_tokens", empty, chosen[0].dtype, partial(torch.clone, none)))
+    return tuple(chosen)
+
+
+def _in_file(name: str, name_map: NameMap, prefix: str) -> str:
+    """Return what a weight of ours would be called in the file."""
+    upstream = name_map.upstream_of(name)
+    return name if upstream is None else prefix + upstream
+
+
+def _from_cache(beside: Companions, contract: InferenceContract) -> dict[str, NDArray[np.float32]]:
+    """Return the embeddings of the instructions that were asked for."""
+    if beside.text_cache is None:
+        return {}
+    return embeddings_from_cache(beside.text_cache, beside.instructions, contract)
 
 
 def _prompts(path: Path, contract: InferenceContract) -> dict[str, NDArray[np.float32]]:
@@ -300,27 +345,3 @@ def _json(path: Path) -> object:
         raise CheckpointError(
             f"cannot read {path}: {error}; expected FastWAM's dataset statistics: pass --stats FILE"
         ) from error
-
-
-def _few(names: Iterable[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
-    return f"[{', '.join(listed[:4])}{more}]"
-
-
-@dataclass(frozen=True, slots=True)
-class _Later:
-    """A call that is made when the tensor is needed."""
-
-    function: object
-    argument: object
-
-    def __call__(self) -> torch.Tensor:
-        """Return the tensor."""
-        return self.function(self.argument)  # type: ignore[operator, no-any-return]
-
-
-def _same(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor."""
-    return tensor

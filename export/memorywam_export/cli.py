@@ -1,26 +1,30 @@
-"""The verbs of the workshop: export, prompt, verify."""
+"""The verbs of the workshop: export, prompt."""
 
 import argparse
-import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
+from memorywam_export.checkpoint_options import (
+    CACHE_HELP,
+    CHECKPOINT_HELP,
+    add_checkpoint_options,
+    checkpoint_of,
+    companions_of,
+    contract_of,
+)
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.report import Outcome, Progress
+from memorywam_runtime.report import Outcome
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
-    from memorywam_export.checkpoint import Checkpoint
     from memorywam_runtime.contract import InferenceContract
     from memorywam_runtime.manifest import Precision
 
-__all__ = ["Export", "Prompt", "Verify"]
-
-_CHECKPOINT_HELP = "a .pt, a .safetensors file or folder, or random:PRESET[:SEED]"
+__all__ = ["Export", "Prompt"]
 
 
 class Export:
@@ -28,9 +32,9 @@ class Export:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=_CHECKPOINT_HELP)
+        parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
         parser.add_argument("--out", metavar="BUNDLE", help="the directory to make")
-        _add_checkpoint_options(parser)
+        add_checkpoint_options(parser)
         parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
         parser.add_argument(
             "--opset", type=int, metavar="N",
@@ -73,6 +77,10 @@ class Export:
         parser.add_argument(
             "--list-presets", action="store_true", help="list the contracts that ship, and stop"
         )
+        parser.add_argument(
+            "--describe", action="store_true",
+            help="say what CHECKPOINT is, what is missing and what must be told, and stop",
+        )  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Write the bundle and tell what is in it."""
@@ -80,6 +88,8 @@ class Export:
 
         if args.list_presets:
             return presets_outcome()
+        if args.describe:
+            return _described(args)
         if args.checkpoint is None or args.out is None:
             raise InputError("found no CHECKPOINT or no --out BUNDLE; expected both")
         if args.max_frames < 1:
@@ -91,7 +101,7 @@ class Export:
 
         started_s = time.monotonic()
         precision = cast("Precision", args.precision)
-        checkpoint = _checkpoint(args, dtype=PRECISIONS[precision])
+        checkpoint = checkpoint_of(args, dtype=PRECISIONS[precision])
         ranges = ranges_for(
             checkpoint,
             precision,
@@ -113,7 +123,8 @@ class Export:
                 overwrite=args.overwrite,
             ),
         )
-        return exported_outcome(manifest, args.out, time.monotonic() - started_s, ranges)
+        outcome = exported_outcome(manifest, args.out, time.monotonic() - started_s, ranges)
+        return replace(outcome, data={**outcome.data, "name_map": checkpoint.name_map})
 
 
 class Prompt:
@@ -133,6 +144,7 @@ class Prompt:
             help="its embedding: .npy or .safetensors, tokens x width",
         )
         source.add_argument("--encoder", metavar="DIR", help="a local folder with the text encoder")
+        source.add_argument("--text-cache", metavar="DIR", help=CACHE_HELP)
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Change or list the instructions."""
@@ -140,8 +152,10 @@ class Prompt:
         from memorywam_runtime.bundle import check_bundle
 
         root = Path(args.bundle)
-        if args.add is None and (args.embedding or args.encoder):
-            raise InputError("found --embedding or --encoder without --add TEXT; expected it")
+        if args.add is None and (args.embedding or args.encoder or args.text_cache):
+            raise InputError(
+                "found --embedding, --encoder or --text-cache without --add TEXT; expected it"
+            )
         if args.add is not None:
             manifest = check_bundle(root)
             embedding, encoder = _embedding(args, manifest.contract)
@@ -172,116 +186,15 @@ class Prompt:
         )
 
 
-class Verify:
-    """The verb: is this bundle what its checkpoint is?"""
+def _described(args: argparse.Namespace) -> Outcome:
+    """Say what the checkpoint that was named is."""
+    from memorywam_export.describe import description_of
+    from memorywam_export.describe_report import described_outcome
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the options."""
-        parser.add_argument("bundle", metavar="BUNDLE")
-        parser.add_argument(
-            "--checkpoint", required=True, metavar="CHECKPOINT", help=_CHECKPOINT_HELP
-        )
-        _add_checkpoint_options(parser)
-        parser.add_argument(
-            "--frames", type=int, default=24, metavar="N",
-            help="latent frames of the episode (default 24); 40 cross a gist bucket",
-        )  # fmt: skip
-        parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the episode")
-        parser.add_argument(
-            "--backend", metavar="B", help="climb one rung more, on a device: ort-cuda, tensorrt..."
-        )
-        parser.add_argument(
-            "--engine", metavar="DIR",
-            help="the backend's engines, if not beside the bundle; the report is written to them, "
-            "and they load from then on",
-        )  # fmt: skip
-
-    def run(self, args: argparse.Namespace) -> Outcome:
-        """Climb the ladder; every check must hold."""
-        from memorywam_export.verify_report import verify_bundle
-        from memorywam_runtime.bundle import check_bundle
-
-        if args.engine and args.backend not in ("tensorrt", "tensorrt-rtx"):
-            raise InputError(
-                f"found --engine with --backend {args.backend}; expected tensorrt or tensorrt-rtx"
-            )
-        root = Path(args.bundle)
-        manifest = check_bundle(root)
-        checkpoint = _checkpoint(args, of_bundle=manifest.contract)
-        with Progress("verify") as progress:
-            counts = itertools.count()
-            checks, data = verify_bundle(
-                root,
-                checkpoint,
-                num_frames=args.frames,
-                seed=args.seed,
-                backend=args.backend,
-                engines=Path(args.engine) if args.engine else None,
-                tell=lambda doing: progress.update(next(counts), doing),
-            )
-        bad = [check for check in checks if not check.ok]
-        _record(args, data, passed=not bad)
-        worst = f"; the first that fails: {bad[0].what} ({bad[0].worst})" if bad else ""
-        return Outcome(
-            ok=not bad,
-            headers=("rung", "what", "max abs", "tolerance", "worst at", "verdict"),
-            rows=[check.row for check in checks],
-            data=data,
-            note=f"{len(checks) - len(bad)} of {len(checks)} checks hold{worst}",
-        )
-
-
-def _record(args: argparse.Namespace, data: "dict[str, Any]", *, passed: bool) -> None:
-    """Leave the report beside the engines that were verified."""
-    if args.backend not in ("tensorrt", "tensorrt-rtx"):
-        return
-    from memorywam_export.engine_parity import record_parity
-
-    record_parity(Path(data["engines"]), data, passed=passed)
-
-
-def _add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what a checkpoint may lack."""
-    contract = parser.add_mutually_exclusive_group()
-    contract.add_argument("--contract", metavar="FILE", help="its contract, if it brings none")
-    contract.add_argument("--preset", metavar="NAME", help="the same, of those that ship")
-    parser.add_argument("--stats", metavar="FILE", help="dataset_stats.json, if not beside it")
-    parser.add_argument("--vae", metavar="FILE", help="Wan2.2_VAE.pth, if not among the weights")
-
-
-def _checkpoint(
-    args: argparse.Namespace,
-    *,
-    dtype: "torch.dtype | None" = None,
-    of_bundle: "InferenceContract | None" = None,
-) -> "Checkpoint":
-    """Read the checkpoint that was named.
-
-    Args:
-        args: The parsed options.
-        dtype: Of random weights; float32 by default.
-        of_bundle: Stands in where neither the checkpoint nor an option brings a contract.
-    """
-    import torch
-
-    from memorywam_export.checkpoint import CONTRACT_FILE, checkpoint_from_argument
-    from memorywam_export.presets import contract_from_preset
-    from memorywam_runtime.contract import contract_from_json
-
-    contract = None
-    if args.preset:
-        contract = contract_from_preset(args.preset)
-    elif args.contract:
-        contract = contract_from_json(Path(args.contract).read_bytes())
-    path = Path(args.checkpoint)
-    folder = path if path.is_dir() else path.parent
-    brings_own = args.checkpoint.startswith("random:") or (folder / CONTRACT_FILE).exists()
-    return checkpoint_from_argument(
-        args.checkpoint,
-        contract=contract if brings_own else contract or of_bundle,
-        dtype=dtype or torch.float32,
-        stats_path=Path(args.stats) if args.stats else None,
-        vae_path=Path(args.vae) if args.vae else None,
+    if args.checkpoint is None:
+        raise InputError("found --describe without CHECKPOINT; expected a file or folder")
+    return described_outcome(
+        description_of(args.checkpoint, companions_of(args), contract_of(args))
     )
 
 
@@ -300,7 +213,11 @@ def _embedding(
         from memorywam_export.text_encoder import embedding_from_text
 
         return embedding_from_text(args.add, Path(args.encoder), contract)
+    if args.text_cache:
+        from memorywam_export.text_cache import embedding_from_cache
+
+        return embedding_from_cache(Path(args.text_cache), args.add, contract)
     raise InputError(
         "found --add without the text's embedding; expected --embedding FILE, or --encoder DIR "
-        "with a local folder of the text encoder"
+        "with a local folder of the text encoder, or --text-cache DIR"
     )

@@ -1,7 +1,6 @@
 """The ladder of parity: the same episode through every rung, each with a memory of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -14,7 +13,6 @@ from torch import nn
 from memorywam_export.parity_graphs import (
     Script,
     context_rows,
-    graph_inputs,
     graph_outputs,
     kept_type,
 )
@@ -23,71 +21,26 @@ from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Episode, episode_velocities
 from memorywam_export.trace_report import (
     Array,
-    Difference,
-    RungResult,
     Tensors,
     Trace,
-    compared,
-    differences,
     in_reference_order,
     kept_tokens,
 )
 from memorywam_runtime.contract import InferenceContract
-from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.padding import with_text_bias
 from memorywam_runtime.schedule import euler_steps
 from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import decoded, encoded, storage_dtype
 
-__all__ = ["Rung", "Script", "climb", "drive", "random_script", "reference_trace"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
-    """One way to run the graphs."""
-
-    name: str
-    precision: str
-    """Which tolerance counts: fp64, fp32, bf16 or fp16."""
-    open: Callable[[], Session]
-
-
-def climb(
-    rungs: Sequence[Rung],
-    truth: Trace,
-    script: Script,
-    manifest: Manifest,
-    tell: Callable[[str], None],
-) -> Iterator[RungResult]:
-    """Yield the result of each rung; the lowest gives the inputs that the others are forced with.
-
-    Args:
-        rungs: From the closest to the reference to the farthest; only one is open at a time.
-        truth: The reference's trace.
-        script: What they are fed.
-        manifest: The bundle's: which graphs, and in which types.
-        tell: Called with what is being done.
-    """
-    inputs: dict[str, Tensors] = {}
-    below: dict[str, Tensors] = {}
-    history: Tensors = {}
-    for rung in rungs:
-        tell(f"{rung.name}: open")
-        session = rung.open()
-        trace = drive(session, script, tell, rung.name)
-        inputs = inputs or graph_inputs(session, script, manifest)
-        graphs: dict[str, dict[str, Difference]] = {}
-        for graph, tensors in inputs.items():
-            tell(f"{rung.name}: {graph}")
-            outputs = graph_outputs(session, graph, tensors)
-            if graph in below:
-                graphs[graph] = differences(outputs, below[graph])
-            below[graph] = outputs
-        del session
-        history = history or trace.history
-        yield compared(
-            rung.name, rung.precision, trace=trace, truth=truth, history=history, graphs=graphs
-        )
+__all__ = [
+    "Script",
+    "drive",
+    "memory_of",
+    "play",
+    "random_script",
+    "reference_trace",
+    "text_of",
+]
 
 
 def random_script(
@@ -124,6 +77,7 @@ def random_script(
         other_noise=normal(*shape),
         context=context_from_embedding(rows, contract),
         num_tokens=len(rows),
+        other_context=context_from_embedding(normal(*rows.shape), contract),
     )
 
 
@@ -134,6 +88,9 @@ def reference_trace(model: MemoryWam, script: Script) -> Trace:
 
     def tensor(values: Array) -> torch.Tensor:
         return torch.from_numpy(values).to(model.gist_tokens.dtype)
+
+    def wide(found: torch.Tensor) -> Array:
+        return found.double().numpy()
 
     latents = _encoded(model, [tensor(pixels) for pixels in script.pixels])
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -157,48 +114,95 @@ def reference_trace(model: MemoryWam, script: Script) -> Trace:
         for hook in hooks:
             hook.remove()  # video never sees actions: the first step has told all
     rows, labels = kept_tokens(contract, num_frames)
+    all_tokens = {
+        f"memory.{layer:02d}.{part}": wide(tensor[0])
+        for layer, pair in enumerate(kept)
+        for part, tensor in zip("kv", pair, strict=True)
+    }
     return Trace(
-        latents=latents[0].movedim(1, 0).numpy(),
-        actions=x[0].numpy(),
-        memory={
-            f"memory.{layer:02d}.{part}": tensor[0, :, rows].numpy()
-            for layer, pair in enumerate(kept)
-            for part, tensor in zip("kv", pair, strict=True)
-        },
+        latents=wide(latents[0].movedim(1, 0)),
+        actions=wide(x[0]),
+        memory={name: array[:, rows] for name, array in all_tokens.items()},
         kept=labels,
+        written={
+            name: np.stack(np.split(array, num_frames, axis=1))
+            for name, array in all_tokens.items()
+        },
     )
 
 
 def drive(session: Session, script: Script, tell: Callable[[str], None], name: str) -> Trace:
     """Run the script through a session, frame by frame, its memory carried along."""
-    found = graph_outputs(session, "prompt_kv", {"context": context_rows(session, script)})
-    specs = session.manifest.graphs["prompt_kv"].outputs
-    text = {spec.name: encoded(found[spec.name], spec.dtype) for spec in specs}
-    session.reset(with_text_bias(session.manifest, text, script.num_tokens))
-    conventions = session.contract.conventions
-    pixel_type = storage_dtype(session.manifest.graphs["vae_first"].inputs[0].dtype)
-    latents, actions = [], []
-    for frame, pixels in enumerate(script.pixels):
+    session.reset(text_of(session, script.context, script.num_tokens))
+    latents, actions, written = [], [], []
+    for frame in range(len(script.pixels)):
         tell(f"{name}: frame {frame}")
-        past = script.executed[frame - 1] if frame and conventions.action_history else None
-        state = script.states[frame] if conventions.proprio_in_video_context else None
-        session.remember(pixels.astype(pixel_type, copy=False), past, state)
+        actions.append(play(session, script, frame))
         latent = session.backend.read(session.calls.tensor("cache_update", "latent"))
         latents.append(decoded(latent, kept_type(session))[0, :, 0])
-        session.set_state(script.states[frame])
-        actions.append(session.denoise(script.noise[frame]))
-    memory, history, kept = _memory_of(session, len(script.pixels))
+        written.append(_newest(session))
+    memory, history, kept = memory_of(session, len(script.pixels))
     return Trace(
         latents=np.stack(latents),
         actions=np.stack(actions),
         memory=memory,
         kept=kept,
+        written={name: np.stack([one[name] for one in written]) for name in written[0]},
         history=history,
         other_actions=session.denoise(script.other_noise),
+        same_actions=session.denoise(script.noise[len(script.pixels) - 1]),
     )
 
 
-def _memory_of(session: Session, num_frames: int) -> tuple[Tensors, Tensors, list[str]]:
+def text_of(session: Session, context: Array, num_tokens: int) -> Tensors:
+    """Return what an instruction brings a session, made by its own graph.
+
+    Args:
+        session: Open.
+        context: [1, text_len, text_dim]; rows past the prompt are zero.
+        num_tokens: Rows of it that are the prompt.
+    """
+    found = graph_outputs(session, "prompt_kv", {"context": context_rows(session, context)})
+    specs = session.manifest.graphs["prompt_kv"].outputs
+    text = {spec.name: encoded(found[spec.name], spec.dtype) for spec in specs}
+    return dict(with_text_bias(session.manifest, text, num_tokens))
+
+
+def play(session: Session, script: Script, frame: int) -> Array:
+    """Remember one frame of the script and return the chunk made after it."""
+    conventions = session.contract.conventions
+    past = script.executed[frame - 1] if frame and conventions.action_history else None
+    state = script.states[frame] if conventions.proprio_in_video_context else None
+    pixel_type = storage_dtype(session.manifest.graphs["vae_first"].inputs[0].dtype)
+    session.remember(script.pixels[frame].astype(pixel_type, copy=False), past, state)
+    session.set_state(script.states[frame])
+    return session.denoise(script.noise[frame])
+
+
+def _newest(session: Session) -> Tensors:
+    """Return keys and values [heads, L + M, D] of the newest frame, where they are read from."""
+    memory, rows = session.memory, session.memory.rows
+    frame = memory.num_frames - 1
+    slot = rows.slot(memory.slot_of(frame))
+    tokens = list(range(slot, slot + rows.num_visual))
+    if rows.num_gists:
+        place = rows.gist(memory.gist_place(frame))
+        tokens += range(place, place + rows.num_gists)
+    return {name: array[:, tokens] for name, array in _memory_arrays(session).items()}
+
+
+def _memory_arrays(session: Session) -> Tensors:
+    """Return all of memory [heads, rows, D], as float and as the reference orders it."""
+    dtype = kept_type(session)
+    return {
+        name: in_reference_order(
+            name, decoded(session.backend.read(array), dtype)[0], session.manifest
+        )
+        for name, array in session.calls.memory.items()
+    }
+
+
+def memory_of(session: Session, num_frames: int) -> tuple[Tensors, Tensors, list[str]]:
     """Return what is kept: tokens of frames, of executed actions, and what the former are."""
     memory, rows = session.memory, session.memory.rows
     state = memory.snapshot()
@@ -213,13 +217,7 @@ def _memory_of(session: Session, num_frames: int) -> tuple[Tensors, Tensors, lis
     for frame in range(memory.num_table_places(state.num_frames)):
         start = rows.gist(memory.gist_place(frame))
         kept += [(f"frame {frame} gist {i}", start + i) for i in range(rows.num_gists)]
-    dtype = kept_type(session)
-    arrays = {
-        name: in_reference_order(
-            name, decoded(session.backend.read(array), dtype)[0], session.manifest
-        )
-        for name, array in session.calls.memory.items()
-    }
+    arrays = _memory_arrays(session)
     tokens = [row for _, row in kept]
     return (
         {name: array[:, tokens] for name, array in arrays.items()},

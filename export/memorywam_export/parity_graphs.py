@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,18 @@ class Script:
     """[1, text_len, text_dim]; rows past the prompt are zero."""
     num_tokens: int
     """Rows of it that are the prompt."""
+    other_context: NDArray[np.float32]
+    """Of another instruction with as many."""
+
+    def first(self, count: int) -> "Script":
+        """Return the first frames alone."""
+        return replace(
+            self,
+            pixels=self.pixels[:count],
+            states=self.states[:count],
+            noise=self.noise[:count],
+            executed=self.executed[:count],
+        )
 
 
 def graph_inputs(session: Session, script: Script, manifest: Manifest) -> dict[str, Tensors]:
@@ -48,7 +60,7 @@ def graph_inputs(session: Session, script: Script, manifest: Manifest) -> dict[s
     step = len(timesteps) // 2
     timestep = timesteps[step : step + 1]
     chosen: dict[str, Tensors] = {
-        "prompt_kv": {"context": context_rows(session, script)},
+        "prompt_kv": {"context": context_rows(session, script.context)},
         "action_modulation": {"timestep": timestep},
         "action_step": {
             "x": script.noise[-1:],
@@ -119,7 +131,7 @@ def kept_type(session: Session) -> DType:
     return latent.dtype
 
 
-def context_rows(session: Session, script: Script) -> Array:
-    """Return the context with as many rows as the session's graphs take."""
+def context_rows(session: Session, context: Array) -> Array:
+    """Return a context with as many rows as the session's graphs take."""
     (spec,) = session.manifest.graphs["prompt_kv"].inputs
-    return script.context[:, : spec.fixed_shape[1]]
+    return context[:, : spec.fixed_shape[1]]

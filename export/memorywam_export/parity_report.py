@@ -1,39 +1,24 @@
 """What may differ by how much between a bundle and its checkpoint, judged check by check."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from memorywam_export.diagnosis import diagnosis
+from memorywam_export.tolerances import NOISE_FACTOR, SPREAD_SHARE, TOLERANCES
 from memorywam_export.trace_report import Difference, RungResult
+from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.manifest import Manifest
 
-__all__ = ["TOLERANCES", "Check", "coverage", "judged", "rung_checks", "rung_data"]
+__all__ = ["Check", "Noise", "coverage", "judged", "noise_of", "rung_checks", "rung_data"]
+
+Noise = dict[str, float]
+"""latents, memory, actions to a relative RMS."""
 
 _DRIFT_FROM = 10
 """Frames up to this one say how large the error is at the start."""
 _DRIFT_LAST = 5
 """So many frames say how large it is at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tolerance:
-    """Largest absolute error, and why that much."""
-
-    max_abs: float
-    reason: str
-
-
-TOLERANCES: dict[str, _Tolerance] = {
-    "fp64": _Tolerance(1e-6, "a session gives actions as float32, whose last digit is 6e-8 of 1"),
-    "fp32": _Tolerance(1e-4, "24 bits: the order of sums differs between runtimes"),
-    "fp16": _Tolerance(
-        5e-2, "11 bits, in the weights too: keys and values up to 3.6 were off by 2e-2 (tiny)"
-    ),
-    "bf16": _Tolerance(
-        4e-1, "8 bits, eight times coarser than fp16: feature caches were off by 0.29 (tiny)"
-    ),
-}
-"""By precision; for latents, keys, values, feature caches and normalized actions alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +55,13 @@ def judged(rung: str, what: str, tensors: Mapping[str, Difference], limit: float
     )
 
 
-def rung_checks(result: RungResult) -> list[Check]:
-    """Return the checks of one rung."""
+def rung_checks(result: RungResult, noise: Noise | None = None) -> list[Check]:
+    """Return the checks of one rung.
+
+    Args:
+        result: Of the rung.
+        noise: What the reference is off by in the rung's type; None leaves these checks out.
+    """
     name, limit = result.name, TOLERANCES[result.precision].max_abs
     checks = [
         judged(name, f"graph {graph}", tensors, limit) for graph, tensors in result.graphs.items()
@@ -81,39 +71,99 @@ def rung_checks(result: RungResult) -> list[Check]:
         judged(name, "memory after the last frame", result.memory, limit),
         judged(name, "actions, free-running", {"": result.actions}, limit),
     ]
-    if len(result.drift) > _DRIFT_FROM + _DRIFT_LAST:
-        checks.append(_drift_check(name, result.drift, floor=limit / 10))
-    checks.append(
+    drift = [float(error) for error in result.by_frame.actions]
+    if len(drift) > _DRIFT_FROM + _DRIFT_LAST:
+        checks.append(_drift_check(name, drift, floor=limit / 10))
+    if noise is not None:
+        checks += _noise_checks(result, noise)
+    return checks + _effect_checks(result, limit)
+
+
+def noise_of(result: RungResult) -> Noise:
+    """Return what the reference in one type is off by: relative RMS of each thing compared."""
+    return {
+        "latents": result.latents.rel_rms,
+        "memory": max(one.rel_rms for one in result.memory.values()),
+        "actions": result.actions.rel_rms,
+    }
+
+
+def _noise_checks(result: RungResult, noise: Noise) -> list[Check]:
+    """Compare errors with the noise of the type, by root mean square."""
+    found = noise_of(result)
+    return [
         Check(
-            rung=name,
-            what="other noise gives other actions",
-            max_abs=result.noise_effect,
-            tolerance=None,
-            worst="the change must exceed the error above",
-            ok=bool(result.noise_effect > result.actions.max_abs),
+            rung=result.name,
+            what=f"{part} within the noise of {result.precision}",
+            max_abs=found[part],
+            tolerance=NOISE_FACTOR * noise[part],
+            worst=f"relative RMS; the reference in {result.precision}: {noise[part]:.2g}",
+            ok=found[part] <= NOISE_FACTOR * noise[part],
         )
-    )
+        for part in noise
+    ]
+
+
+def _effect_checks(result: RungResult, limit: float) -> list[Check]:
+    """Compare what other noise changes, and what the same call changes, with the error."""
+    checks = []
+    error = result.actions.max_abs
+    if result.noise_effect is not None:
+        largest = SPREAD_SHARE * result.noise_effect
+        checks.append(
+            Check(
+                rung=result.name,
+                what="other noise gives other actions",
+                max_abs=error,
+                tolerance=largest,
+                worst=f"error of actions; other noise changes them by {result.noise_effect:.2g}",
+                ok=error <= largest,
+            )
+        )
+    if result.repeat_effect is not None:
+        checks.append(
+            Check(
+                rung=result.name,
+                what="the same call twice",
+                max_abs=result.repeat_effect,
+                tolerance=limit / 10,
+                worst="change of actions",
+                ok=result.repeat_effect <= limit / 10,
+            )
+        )
     return checks
 
 
-def rung_data(result: RungResult) -> dict[str, Any]:
+def rung_data(result: RungResult, contract: InferenceContract) -> dict[str, Any]:
     """Return one rung's figures."""
+    errors = result.by_frame
+    limit = TOLERANCES[result.precision].max_abs
     return {
         "rung": result.name,
         "precision": result.precision,
         "graphs": {
             graph: {
-                **asdict(_worst(tensors)[1]),
+                **_worst(tensors)[1].figures,
                 "worst_tensor": _worst(tensors)[0],
-                "tensors": {name: asdict(one) for name, one in tensors.items()},
+                "tensors": {name: one.figures for name, one in tensors.items()},
             }
             for graph, tensors in result.graphs.items()
         },
-        "latents": asdict(result.latents),
-        "actions": {**asdict(result.actions), "per_joint": result.per_joint},
-        "drift": [{"frame": frame, "max_abs": value} for frame, value in enumerate(result.drift)],
-        "memory": {name: asdict(one) for name, one in result.memory.items()},
+        "latents": result.latents.figures,
+        "actions": {**result.actions.figures, "per_joint": result.per_joint},
+        "drift": [
+            {
+                "frame": frame,
+                "max_abs": float(errors.actions[frame]),
+                "latents": float(errors.latents[frame]),
+                "memory": float(max(one[frame].max() for one in errors.memory.values())),
+            }
+            for frame in range(len(errors.actions))
+        ],
+        "memory": {name: one.figures for name, one in result.memory.items()},
         "noise_effect": result.noise_effect,
+        "repeat_effect": result.repeat_effect,
+        "diagnosis": diagnosis(errors, contract, limit),
     }
 
 

@@ -1,7 +1,8 @@
 """How far what one rung made of an episode is from what the reference made of it."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from memorywam_runtime.manifest import Manifest
 
 __all__ = [
     "Array",
+    "ByFrame",
     "Difference",
     "RungResult",
     "Tensors",
     "Trace",
+    "by_frame",
     "compared",
     "difference",
     "differences",
@@ -40,10 +43,14 @@ class Trace:
     """`memory.00.k` ... to [heads, tokens, D] of what is kept after the last frame."""
     kept: list[str]
     """What each of these tokens is; the order is the same on every rung."""
+    written: Tensors
+    """The same for every frame when it was written: [frames, heads, L + M, D]."""
     history: Tensors = field(default_factory=dict[str, Array])
     """Keys and values of executed actions [heads, tokens, D]; the reference gives none."""
     other_actions: Array | None = None
     """The last frame's actions from other noise."""
+    same_actions: Array | None = None
+    """The last frame's actions made a second time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,35 @@ class Difference:
     """Root mean square of the error over that of the tensor."""
     worst: str
     """Where the largest error is."""
+    cosine: float = 1.0
+    """Of the angle between the two, as vectors."""
+
+    @property
+    def sqnr_db(self) -> float:
+        """Power of the tensor over that of the error, dB."""
+        return -20 * math.log10(self.rel_rms) if self.rel_rms > 0 else math.inf
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        return {**asdict(self), "sqnr_db": self.sqnr_db}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByFrame:
+    """Largest error of each frame, absolute."""
+
+    latents: Array
+    """[frames]."""
+    memory: Tensors
+    """`memory.00.k` ... to [frames, L + M]: by token."""
+    actions: Array
+    """[frames]."""
+
+    def at(self, frame: int) -> float:
+        """Return the largest error of one frame."""
+        tensors = (self.latents, self.actions, *self.memory.values())
+        return float(max(tensor[frame].max() for tensor in tensors))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +102,14 @@ class RungResult:
     latents: Difference
     actions: Difference
     per_joint: list[float]
-    drift: list[float]
-    """Largest error of each frame's actions."""
+    by_frame: ByFrame
     memory: dict[str, Difference]
     graphs: dict[str, dict[str, Difference]]
     """Empty on the lowest rung."""
-    noise_effect: float
-    """Largest change of an action when the noise is another."""
+    noise_effect: float | None
+    """Largest change of an action when the noise is another; None where that was not tried."""
+    repeat_effect: float | None
+    """Largest change of an action when the same call is made twice."""
 
 
 def kept_tokens(contract: InferenceContract, num_frames: int) -> tuple[list[int], list[str]]:
@@ -123,12 +160,32 @@ def difference(
     error = np.abs(np.asarray(found, np.float64) - np.asarray(wanted, np.float64))
     error = np.where(np.isfinite(error), error, np.inf)
     index = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
-    scale = np.sqrt(np.mean(np.square(np.asarray(wanted, np.float64))))
-    rms = np.sqrt(np.mean(np.square(error)))
+    found, wanted = (np.asarray(one, np.float64).ravel() for one in (found, wanted))
+    tiny = np.finfo(np.float64).tiny
+    size, scale = (float(np.linalg.norm(one)) for one in (found, wanted))
+    is_same = not error.any()
     return Difference(
         max_abs=float(error.max()),
-        rel_rms=float(rms / max(scale, np.finfo(np.float64).tiny)),
+        rel_rms=float(np.linalg.norm(error) / max(scale, tiny)),
         worst=label(index),
+        cosine=1.0 if is_same else float(found @ wanted / max(size * scale, tiny)),
+    )
+
+
+def by_frame(trace: Trace, truth: Trace) -> ByFrame:
+    """Return the largest errors of each frame of a trace, which may be shorter than the truth."""
+    count = len(trace.latents)
+
+    def error(found: Array, wanted: Array, axes: tuple[int, ...]) -> Array:
+        apart = np.abs(found - wanted[:count]).max(axis=axes)
+        return np.where(np.isfinite(apart), apart, np.inf)
+
+    return ByFrame(
+        latents=error(trace.latents, truth.latents, (1, 2, 3)),
+        memory={
+            name: error(array, truth.written[name], (1, 3)) for name, array in trace.written.items()
+        },
+        actions=error(trace.actions, truth.actions, (1, 2)),
     )
 
 
@@ -158,7 +215,9 @@ def compared(
         graphs: How each graph compares with the rung below.
     """
     error = np.abs(trace.actions - truth.actions)
-    other = trace.actions[-1] if trace.other_actions is None else trace.other_actions
+
+    def effect(actions: Array | None) -> float | None:
+        return None if actions is None else float(np.abs(actions - trace.actions[-1]).max())
 
     def token(index: tuple[int, ...]) -> str:
         return f"{truth.kept[index[1]]}, head {index[0]}"
@@ -177,8 +236,9 @@ def compared(
             trace.actions, truth.actions, lambda i: f"frame {i[0]}, step {i[1]}, joint {i[2]}"
         ),
         per_joint=[float(value) for value in error.max(axis=(0, 1))],
-        drift=[float(value) for value in error.max(axis=(1, 2))],
+        by_frame=by_frame(trace, truth),
         memory=memory,
         graphs=graphs,
-        noise_effect=float(np.abs(other - trace.actions[-1]).max()),
+        noise_effect=effect(trace.other_actions),
+        repeat_effect=effect(trace.same_actions),
     )

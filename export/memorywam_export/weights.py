@@ -17,7 +17,16 @@ from safetensors import safe_open
 
 from memorywam_runtime.errors import CheckpointError
 
-__all__ = ["TORCH_DTYPES", "Span", "Weight", "random_weights", "weight_spans", "write_weights"]
+__all__ = [
+    "TORCH_DTYPES",
+    "HeaderEntry",
+    "Span",
+    "Weight",
+    "random_weights",
+    "safetensors_header",
+    "weight_spans",
+    "write_weights",
+]
 
 TORCH_DTYPES = {
     "F64": torch.float64,
@@ -97,26 +106,52 @@ def write_weights(path: Path, weights: Iterable[Weight]) -> str:
     return digest.hexdigest()
 
 
-def weight_spans(path: Path) -> dict[str, Span]:
-    """Return where each tensor of a safetensors file lies.
+@dataclass(frozen=True, slots=True)
+class HeaderEntry:
+    """What a safetensors file's header says of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """As the format spells it: F32, BF16, I64, ..."""
+    offset: int
+    """From the start of the file, bytes."""
+    num_bytes: int
+
+
+def safetensors_header(path: Path) -> tuple[dict[str, HeaderEntry], dict[str, str]]:
+    """Return the tensors of a safetensors file by name, and the remarks in its header.
 
     Raises:
-        CheckpointError: the file is damaged, or holds a type other than floats of 2, 4, 8 bytes.
+        CheckpointError: the file is damaged.
     """
     with _checked(path), path.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         if size > path.stat().st_size:
             raise ValueError(f"header of {size} bytes in a file of {path.stat().st_size}")
         header = json.loads(file.read(size))
-        header.pop("__metadata__", None)
-        spans = {}
+        metadata = header.pop("__metadata__", None) or {}
+        entries = {}
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
-            dtype = TORCH_DTYPES[entry["dtype"]]
-            spans[name] = Span(tuple(entry["shape"]), dtype, 8 + size + begin, end - begin)
+            shape = tuple(entry["shape"])
+            entries[name] = HeaderEntry(shape, entry["dtype"], 8 + size + begin, end - begin)
     with _checked(path), safe_open(path, "pt"):
         pass  # the library checks that the tensors cover the file exactly
-    return spans
+    return entries, metadata
+
+
+def weight_spans(path: Path) -> dict[str, Span]:
+    """Return where each tensor of a safetensors file lies.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds a type other than floats of 2, 4, 8 bytes.
+    """
+    entries, _ = safetensors_header(path)
+    with _checked(path):
+        return {
+            name: Span(entry.shape, TORCH_DTYPES[entry.dtype], entry.offset, entry.num_bytes)
+            for name, entry in entries.items()
+        }
 
 
 def random_weights(

@@ -1,5 +1,6 @@
 """Open a bundle: schema, paths and hashes checked, then graphs loaded; or say why not."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.backends import Backend, backend_from_name
-from memorywam_runtime.engines import manifest_on_device
+from memorywam_runtime.engines import BUILT_BACKENDS, manifest_on_device
 from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.files import inside, sha256_of
 from memorywam_runtime.manifest import Manifest, PromptEntry, manifest_from_json
@@ -17,7 +18,16 @@ from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import storage_dtype
 from memorywam_runtime.warm_up import warm_up
 
-__all__ = ["MANIFEST_FILE", "check_bundle", "open_bundle", "read_manifest", "read_prompt"]
+__all__ = [
+    "MANIFEST_FILE",
+    "check_bundle",
+    "check_parity",
+    "open_bundle",
+    "read_manifest",
+    "read_prompt",
+]
+
+_LOG = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
 _HOST_INPUTS = {
@@ -50,6 +60,7 @@ def open_bundle(
     engines: str | Path | None = None,
     visible: Visible | None = None,
     contract_hash: str | None = None,
+    allow_unverified: bool = False,
     **options: object,
 ) -> Session:
     """Return a session on a bundle that has passed every check.
@@ -62,11 +73,13 @@ def open_bundle(
         engines: Where the engines of a backend that needs them are; beside the bundle by default.
         visible: Parts of memory to hide, for ablations.
         contract_hash: Refuse a bundle of any other contract.
+        allow_unverified: Open a bundle that failed its verification, and engines without one.
         options: Passed to the backend.
 
     Raises:
-        BundleError: damaged, incomplete, of another version or contract, or engines that are not
-            for this device or that no parity report vouches for; the text says which.
+        BundleError: damaged, incomplete, of another version or contract, found not to be its
+            checkpoint, or engines that are not for this device or that no parity report vouches
+            for; the text says which.
         MissingPartError: the backend's library is not installed.
     """
     root = Path(path)
@@ -77,6 +90,9 @@ def open_bundle(
             f"('{manifest.contract.name}'); expected {contract_hash[:12]}...: use the bundle that "
             "was exported from your checkpoint"
         )
+    check_parity(root, manifest, allow_unverified=allow_unverified)
+    if allow_unverified and backend in BUILT_BACKENDS:
+        options["allow_unverified"] = True
     runner = backend_from_name(backend, **options) if isinstance(backend, str) else backend
     manifest = manifest_on_device(root, manifest, runner, engines)
     loaded = {
@@ -96,6 +112,32 @@ def open_bundle(
     return session
 
 
+def check_parity(root: Path, manifest: Manifest, *, allow_unverified: bool = False) -> None:
+    """Refuse a bundle that was verified and found not to be its checkpoint.
+
+    One that nobody has verified may be opened: the log says so.
+
+    Raises:
+        BundleError: naming the report and what to do.
+    """
+    report = manifest.parity
+    if report is None:
+        _LOG.warning("%s has not been verified: run `memorywam verify`", root)
+        return
+    is_stale = report.sha256s != manifest.judged_files
+    if report.passed and not is_stale:
+        return
+    found = "is about other graphs or weights" if is_stale else "says that checks failed"
+    complaint = (
+        f"{root}: its parity report {report.file} {found}; expected one whose every check holds: "
+        "run `memorywam verify` and read its page, or export again; --allow-unverified opens it "
+        "as it is"
+    )
+    if not allow_unverified:
+        raise BundleError(complaint)
+    _LOG.warning("opened unverified: %s", complaint)
+
+
 def check_bundle(root: Path) -> Manifest:
     """Read the manifest and compare every file with it.
 
@@ -106,6 +148,8 @@ def check_bundle(root: Path) -> Manifest:
     _check_graphs(root, manifest)
     named = {entry.file for entry in manifest.graphs.values()}
     named |= {entry.file for entry in manifest.prompts}
+    if manifest.parity is not None:
+        named |= {manifest.parity.file, manifest.parity.page}
     unlisted = sorted(named - set(manifest.files))
     if unlisted:
         raise BundleError(

@@ -19,6 +19,7 @@ __all__ = [
     "MemoryPlan",
     "Precision",
     "PromptEntry",
+    "ReportEntry",
     "Rewrite",
     "SourceEntry",
     "manifest_from_json",
@@ -119,6 +120,19 @@ class SourceEntry(_Part, frozen=True):
     sha256: str
 
 
+class ReportEntry(_Part, frozen=True):
+    """What was found when the bundle was checked: a verdict, and the files that it is about."""
+
+    file: str
+    """JSON."""
+    page: str
+    """HTML, of the same."""
+    passed: bool
+    """Did every check hold?"""
+    sha256s: dict[str, str]
+    """Graphs and weights as they were then: of others the report says nothing."""
+
+
 class Manifest(_Part, frozen=True):
     """The bundle's contract, stored as `manifest.json`."""
 
@@ -137,6 +151,16 @@ class Manifest(_Part, frozen=True):
     versions: dict[str, str]
     rewrites: tuple[Rewrite, ...] = ()
     """Exact rewrites that the graphs and weights are made with."""
+    parity: ReportEntry | None = None
+    """Whether the bundle is what its checkpoint is; None before `memorywam verify`."""
+
+    @property
+    def judged_files(self) -> dict[str, str]:
+        """Graphs and weights with their hashes: what a report vouches for."""
+        prompts = {entry.file for entry in self.prompts}
+        reports = {self.parity.file, self.parity.page} if self.parity else set[str]()
+        names = set(self.files) - prompts - reports
+        return {name: self.files[name].sha256 for name in sorted(names)}
 
     def prompt(self, text: str) -> PromptEntry | None:
         """Return the entry of an instruction, or None."""

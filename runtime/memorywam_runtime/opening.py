@@ -24,7 +24,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     engines: str | None = None
     """Directory of the backend's engines; beside the bundle by default."""
     allow_unverified: bool = False
-    """Run engines that no parity report vouches for."""
+    """Run a bundle that failed its verification, and engines that no report vouches for."""
 
 
 def opening_from_args(args: argparse.Namespace) -> Opening:
@@ -33,10 +33,10 @@ def opening_from_args(args: argparse.Namespace) -> Opening:
     Raises:
         InputError: an option that the backend has no use for.
     """
-    if args.backend not in BUILT_BACKENDS and (args.engine or args.allow_unverified):
+    if args.backend not in BUILT_BACKENDS and args.engine:
         raise InputError(
-            f"found --engine or --allow-unverified with --backend {args.backend}, which runs the "
-            f"bundle's graphs as they are; expected one of {', '.join(BUILT_BACKENDS)}"
+            f"found --engine with --backend {args.backend}, which runs the bundle's graphs as they "
+            f"are; expected one of {', '.join(BUILT_BACKENDS)}"
         )
     return Opening(
         backend=args.backend,
@@ -86,4 +86,10 @@ def opened(
         MissingPartError: the backend is unknown, or what it needs is not installed.
     """
     backend = backend_from_opening(opening, profile)
-    return open_bundle(root, backend=backend, engines=opening.engines, visible=visible)
+    return open_bundle(
+        root,
+        backend=backend,
+        engines=opening.engines,
+        visible=visible,
+        allow_unverified=opening.allow_unverified,
+    )

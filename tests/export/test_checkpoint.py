@@ -9,16 +9,10 @@ from safetensors.torch import load_file, save_file
 from tests.fakes.checkpoints import FASTWAM, TINY, tensors_of, write_stats
 
 from memorywam_export.bundle import model_from_weights
-from memorywam_export.checkpoint import checkpoint_from_argument, is_unused, model_shapes
-from memorywam_export.presets import PRESETS
+from memorywam_export.checkpoint import Companions, checkpoint_from_argument, model_shapes
 from memorywam_export.weights import write_weights
 from memorywam_runtime.contract import contract_to_json
 from memorywam_runtime.errors import CheckpointError, ContractError, InputError
-
-
-def test_only_what_inference_never_reads_is_unused():
-    for preset in PRESETS.values():
-        assert not any(is_unused(name) for name in model_shapes(preset))
 
 
 @pytest.fixture
@@ -39,6 +33,7 @@ def test_a_folder_brings_all_that_it_needs(ours):
     assert checkpoint.contract == TINY
     assert checkpoint.weights_path == ours / "model.safetensors"
     assert list(checkpoint.prompts) == ["put it back"]
+    assert checkpoint.name_map == "memorywam"
     found = {weight.name: weight.load() for weight in checkpoint.weights}
     for name, tensor in load_file(ours / "model.safetensors").items():
         assert torch.equal(found[name], tensor)
@@ -139,8 +134,27 @@ def test_statistics_that_cannot_be_read_are_named(ours, content):
 
 def test_statistics_may_lie_elsewhere(ours, tmp_path):
     (ours / "dataset_stats.json").rename(tmp_path / "mine.json")
-    checkpoint = checkpoint_from_argument(str(ours), stats_path=tmp_path / "mine.json")
+    checkpoint = checkpoint_from_argument(
+        str(ours), companions=Companions(stats_path=tmp_path / "mine.json")
+    )
     assert checkpoint.normalization.action.clamp == 5.0
+
+
+def test_statistics_named_after_the_checkpoint_come_first(ours):
+    stats = (ours / "dataset_stats.json").read_text()
+    (ours / "model_dataset_stats.json").write_text(stats.replace("2.0", "4.0"))
+    checkpoint = checkpoint_from_argument(str(ours))
+    assert checkpoint.normalization.state.scale[0] == pytest.approx(0.25)
+
+
+def test_types_that_no_graph_takes_are_refused(ours):
+    tensors = tensors_of(TINY)
+    tensors["proprio_encoder.bias"] = tensors["proprio_encoder.bias"].to(torch.int64)
+    save_file(tensors, ours / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"of another shape or type \[proprio_encoder.bias torch.int64 \(exp"
+    ):
+        checkpoint_from_argument(str(ours))
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
@@ -148,11 +162,14 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         checkpoint_from_argument(str(tmp_path / "nowhere"), contract=TINY)
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(
-        CheckpointError, match=r"found suffix '.onnx'; expected .pt or .safetensors"
+        CheckpointError, match=r"found suffix '.onnx'; expected .pt, .pth or .safetensors"
     ):
         checkpoint_from_argument(str(tmp_path / "model.onnx"), contract=TINY)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(CheckpointError, match=r"model.safetensors is not a whole safetensors file"):
+    (tmp_path / "folder" / "step_1.pt").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"has no model.safetensors; found \[step_1.pt\]; nam"
+    ):
         checkpoint_from_argument(str(tmp_path / "folder"), contract=TINY)
 
 

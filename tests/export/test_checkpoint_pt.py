@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from tests.fakes.checkpoints import FASTWAM, TINY, tensors_of, write_stats
+from tests.fakes.upstream import write_fastwam
 
 from memorywam_export.bundle import model_from_weights
-from memorywam_export.checkpoint import checkpoint_from_argument, model_shapes
+from memorywam_export.checkpoint import Companions, checkpoint_from_argument, model_shapes
 from memorywam_export.weights import write_weights
 from memorywam_runtime.errors import CheckpointError
 
@@ -16,41 +17,17 @@ from memorywam_runtime.errors import CheckpointError
 @pytest.fixture
 def fastwam(tmp_path):
     """A checkpoint as FastWAM saves it: {mot, step, torch_dtype, proprio_encoder}, VAE aside."""
-    tensors = tensors_of(FASTWAM)
-    parts: dict[str, Any] = {
-        "mot": {n: t for n, t in tensors.items() if n.startswith("mixtures.")},
-        "proprio_encoder": {
-            n.removeprefix("proprio_encoder."): t
-            for n, t in tensors.items()
-            if n.startswith("proprio_encoder.")
-        },
-        "step": 10_000,
-        "torch_dtype": "torch.bfloat16",
-    }
-    # What upstream's state dict has beside: the video head, which predicts pictures.
-    parts["mot"] |= {
-        "mixtures.video.head.head.weight": torch.zeros(24, 24),
-        "mixtures.video.head.head.bias": torch.zeros(24),
-        "mixtures.video.head.modulation": torch.zeros(1, 2, 24),
-    }
-    vae = {n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith("vae.")}
-    vae |= {
-        "conv2.weight": torch.zeros(6, 6, 1, 1, 1),
-        "conv2.bias": torch.zeros(6),
-        "decoder.conv1.weight": torch.zeros(8, 6, 3, 3, 3),
-        "decoder.head.0.gamma": torch.zeros(8, 1, 1, 1),
-    }
-    torch.save(vae, tmp_path / "Wan2.2_VAE.pth")
-    write_stats(tmp_path, FASTWAM)
+    tensors = write_fastwam(tmp_path, FASTWAM)
+    parts: dict[str, Any] = torch.load(tmp_path / "step_010000.pt", weights_only=True)
+    tensors["gist_tokens"] = torch.zeros(0, 24)
     return tmp_path, parts, tensors
 
 
-def read(folder, parts, contract=FASTWAM, **options):
+def read(folder, parts, contract=FASTWAM, *, has_vae_file=True):
     torch.save(parts, folder / "step_010000.pt")
+    beside = Companions(vae_path=folder / "Wan2.2_VAE.pth" if has_vae_file else None)
     return checkpoint_from_argument(
-        str(folder / "step_010000.pt"),
-        contract=contract,
-        **{"vae_path": folder / "Wan2.2_VAE.pth"} | options,
+        str(folder / "step_010000.pt"), contract=contract, companions=beside
     )
 
 
@@ -61,6 +38,7 @@ def test_a_fastwam_checkpoint_loads_strictly(fastwam, tmp_path):
     assert checkpoint.name == "step_010000.pt"
     assert len(checkpoint.sha256) == 64
     assert checkpoint.weights_path is None
+    assert checkpoint.name_map == "fastwam"
     assert checkpoint.prompts == {}
     assert checkpoint.normalization.state.scale[0] == pytest.approx(0.5)
     found = {weight.name: weight.load() for weight in checkpoint.weights}
@@ -76,7 +54,7 @@ def test_a_fastwam_checkpoint_loads_strictly(fastwam, tmp_path):
 def test_a_fastwam_checkpoint_may_bring_its_encoder(fastwam):
     folder, parts, _ = fastwam
     vae = torch.load(folder / "Wan2.2_VAE.pth", weights_only=True)
-    checkpoint = read(folder, {**parts, "vae": vae}, vae_path=None)
+    checkpoint = read(folder, {**parts, "vae": vae}, has_vae_file=False)
     assert {w.name for w in checkpoint.weights} == set(model_shapes(FASTWAM))
     with pytest.raises(
         CheckpointError, match=r"holds an encoder, and .* was given too; expected one"
@@ -87,9 +65,8 @@ def test_a_fastwam_checkpoint_may_bring_its_encoder(fastwam):
 def test_files_from_before_torch_1_6_are_read(fastwam):
     folder, parts, _ = fastwam
     torch.save(parts, folder / "old.pt", _use_new_zipfile_serialization=False)
-    found = checkpoint_from_argument(
-        str(folder / "old.pt"), contract=FASTWAM, vae_path=folder / "Wan2.2_VAE.pth"
-    )
+    beside = Companions(vae_path=folder / "Wan2.2_VAE.pth")
+    found = checkpoint_from_argument(str(folder / "old.pt"), contract=FASTWAM, companions=beside)
     assert len(found.weights) == len(model_shapes(FASTWAM))
 
 
@@ -102,12 +79,12 @@ def test_gist_tokens_are_a_part_of_their_own(tmp_path):
         "vae": {n[4:]: t for n, t in tensors.items() if n.startswith("vae.")},
         "gist_tokens": tensors["gist_tokens"],
     }
-    found = read(tmp_path, parts, TINY, vae_path=None)
+    found = read(tmp_path, parts, TINY, has_vae_file=False)
     weights = {weight.name: weight.load() for weight in found.weights}
     assert torch.equal(weights["gist_tokens"], tensors["gist_tokens"])
     del parts["gist_tokens"]
     with pytest.raises(CheckpointError, match=r"missing \[gist_tokens\]; left over \[\]"):
-        read(tmp_path, parts, TINY, vae_path=None)
+        read(tmp_path, parts, TINY, has_vae_file=False)
 
 
 def test_trained_gists_are_not_ignored_by_a_contract_without_any(fastwam):
@@ -116,7 +93,7 @@ def test_trained_gists_are_not_ignored_by_a_contract_without_any(fastwam):
         read(folder, {**parts, "gist_tokens": torch.ones(2, 24)})
 
 
-MISSING, EXTRA, WRONG = "mixtures.action.head.bias", "mixtures.action.extra", "proprio_encoder.bias"
+MISSING, EXTRA = "mixtures.action.head.bias", "mixtures.action.extra"
 
 
 def test_missing_left_over_and_misshapen_weights_are_each_named(fastwam):
@@ -127,8 +104,9 @@ def test_missing_left_over_and_misshapen_weights_are_each_named(fastwam):
     with pytest.raises(CheckpointError) as error:
         read(folder, parts)
     assert str(error.value) == (
-        f"{folder / 'step_010000.pt'} does not fit contract 'tiny-fastwam': missing [{MISSING}]; "
-        f"left over [{EXTRA}]; of another shape [{WRONG} [11] (expected [10])]"
+        f"{folder / 'step_010000.pt'} does not fit contract 'tiny-fastwam' (name map 'fastwam'): "
+        f"missing [mot.{MISSING}]; left over [mot.{EXTRA}]; of another shape or type "
+        "[proprio_encoder.bias [11] (expected [10])]"
     )
 
 
@@ -136,7 +114,8 @@ def test_long_lists_are_cut_and_counted(fastwam):
     folder, parts, _ = fastwam
     parts["mot"] |= {f"extra.{i}": torch.zeros(1) for i in range(9)}
     with pytest.raises(
-        CheckpointError, match=r"left over \[extra.0, extra.1, extra.2, extra.3 and 5 more\]"
+        CheckpointError,
+        match=r"left over \[mot.extra.0, mot.extra.1, mot.extra.2, mot.extra.3 and 5 more\]",
     ):
         read(folder, parts)
 
@@ -144,21 +123,26 @@ def test_long_lists_are_cut_and_counted(fastwam):
 def test_without_its_encoder_a_checkpoint_is_refused(fastwam):
     folder, parts, _ = fastwam
     with pytest.raises(CheckpointError, match=r"missing \[vae\..* more\]; left over \[\]"):
-        read(folder, parts, vae_path=None)
+        read(folder, parts, has_vae_file=False)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.pop("mot"), r"found the keys \['proprio_encoder', .*expected a FastWAM check"),
-        (lambda p: p.update(optimizer={}), r"unknown parts \['optimizer'\]; refused by name"),
-        (lambda p: p.update(mot=[1]), "found list; expected tensors"),
-        (lambda p: p["mot"].update(lr=0.1), "'lr': found float, not a tensor"),
+        (
+            lambda p: p.pop("mot"),
+            r"found the names \[proprio_encoder.bias, .*no name map fits, of ",
+        ),
+        (lambda p: p.update(ema={}, lr={"a": 1}), "'lr.a' is refused: found int, not a tensor"),
+        (lambda p: p.update(ema={"w": torch.ones(1)}), r"left over \[ema.w\]"),
+        (lambda p: p.update(mot=[1]), "no name map fits"),
+        (lambda p: p["mot"].update(lr=0.1), "'mot.lr' is refused: found float, not a tensor"),
         (
             lambda p: p["proprio_encoder"].update(weight=None),
-            "'proprio_encoder.weight': found NoneT",
+            "'proprio_encoder.weight' is refused: found NoneT",
         ),
-        (lambda p: p.update(gist_tokens=3), "'gist_tokens': found int, not a tensor"),
+        (lambda p: p.update(gist_tokens=3), "'gist_tokens' is refused: found int, not a tensor"),
+        (lambda p: p.update({"mot.lr": 1, "mot": {**p["mot"], "lr": 2}}), "entries are named 'mot"),
     ],
 )
 def test_parts_that_are_no_weights_are_refused(fastwam, change, message):
@@ -166,6 +150,16 @@ def test_parts_that_are_no_weights_are_refused(fastwam, change, message):
     change(parts)
     with pytest.raises(CheckpointError, match=message):
         read(folder, parts)
+
+
+def test_an_optimizer_in_the_file_is_left_out_by_name(fastwam):
+    folder, parts, tensors = fastwam
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    found = read(folder, {**parts, "optimizer": optimizer.state_dict()})
+    assert {w.name for w in found.weights} == set(tensors)
 
 
 class Evil:

@@ -127,15 +127,14 @@ def test_a_prompt_needs_its_embedding(call, tiny_bundle, tmp_path):
 
 
 def test_verify_tells_the_verdict_by_its_status(call, tiny_bundle):
-    status, document, _ = call(
-        "verify", tiny_bundle, "--checkpoint", TINY, "--frames", 3, "--json", "-"
-    )
+    words = ("verify", tiny_bundle, "--no-record", "--checkpoint")
+    status, document, _ = call(*words, TINY, "--frames", 3, "--json", "-")
     assert (status, document["data"]["verdict"]) == (0, "ok")
-    status, _, text = call("verify", tiny_bundle, "--checkpoint", "random:tiny:1", "--frames", 1)
+    status, _, text = call(*words, "random:tiny:1", "--frames", 1)
     assert status == 1
     assert "FAILED" in text
     assert "209 differ: gist_tokens" in text
-    status, _, text = call("verify", tiny_bundle, "--checkpoint", "random:tiny-fastwam")
+    status, _, text = call(*words, "random:tiny-fastwam")
     assert status == 1
     assert "the first that fails: contract" in text
 
