@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from memorywam_export.opsets import IN_PLACE_OPSET
 from memorywam_runtime.versions import versions
 from tests.fakes.rungs import NEWEST_OPSET, RUNGS
 
@@ -36,6 +37,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def tiny_bundle_in_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, written in place whatever ONNX Runtime can: for compilers and for torch.
+
+    Where ONNX Runtime can, it is `tiny_bundle`. Read only.
+    """
+    yield from _bundle(tmp_path_factory, IN_PLACE_OPSET)
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle_opset20(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The same checkpoint, whose graphs give new rows out. Read only."""
     yield from _bundle(tmp_path_factory, 20)
@@ -58,5 +68,5 @@ def a_rung(request: pytest.FixtureRequest) -> "Rung":
     """Every way to run the tiny bundle, for tests with one body."""
     from tests.fakes.bundles import rung
 
-    bundle = "tiny_bundle_opset20" if request.param == "ort copy" else "tiny_bundle"
+    bundle = "tiny_bundle_opset20" if request.param == "ort copy" else "tiny_bundle_in_place"
     return rung(request.param, request.getfixturevalue(bundle))

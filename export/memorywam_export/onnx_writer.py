@@ -20,7 +20,7 @@ from memorywam_export.weights import Span
 from memorywam_runtime.errors import CheckpointError
 from memorywam_runtime.tensors import TensorSpec
 
-__all__ = ["write_onnx"]
+__all__ = ["exported", "write_onnx"]
 
 _TORCH_DTYPES = {
     "float64": torch.float64,
@@ -68,7 +68,7 @@ def write_onnx(
     Raises:
         CheckpointError: the graph needs a weight that the file has not.
     """
-    program = _exported(module, spec, opset)
+    program = exported(module, spec, opset)
     model = program.model
     model.graph.name = spec.name
     for value in list(model.graph.initializers.values()):
@@ -80,7 +80,7 @@ def write_onnx(
     ir.save(model, path)
 
 
-def _exported(module: nn.Module, spec: GraphSpec, opset: int) -> torch.onnx.ONNXProgram:
+def exported(module: nn.Module, spec: GraphSpec, opset: int) -> torch.onnx.ONNXProgram:
     """Trace the module on zeros of the spec's shapes."""
     sizes = {ROWS: _EXAMPLE_ROWS, KEYS: _EXAMPLE_ROWS + _num_own(spec)}
     single = tuple(_zeros(s, sizes) for s in spec.single)

@@ -3,7 +3,7 @@
 import argparse
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memorywam_export.checkpoint_options import (
     CHECKPOINT_HELP,
@@ -13,7 +13,13 @@ from memorywam_export.checkpoint_options import (
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.report import Outcome, Progress
 
+if TYPE_CHECKING:
+    from memorywam_export.checkpoint import Checkpoint
+
 __all__ = ["Verify"]
+
+_BISECTED_FRAMES = 8
+"""Of the episode that bisection takes its inputs from: past the first eviction."""
 
 
 class Verify:
@@ -34,6 +40,23 @@ class Verify:
         parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the episode")
         parser.add_argument(
             "--no-faults", action="store_true", help="do not plant faults to see them caught"
+        )
+        parser.add_argument(
+            "--drift", type=int, metavar="N", help="measure how errors grow over N frames: 1000"
+        )
+        parser.add_argument(
+            "--closed-loop", default="", metavar="TASK,TASK",
+            help="drive the simulated robot by torch and by the bundle: recall,glimpse,count",
+        )  # fmt: skip
+        parser.add_argument(
+            "--episodes", type=int, default=50, metavar="N", help="of each task (default 50)"
+        )
+        parser.add_argument(
+            "--bisect", action="store_true",
+            help="name the first operator of the graphs that is wrong, instead",
+        )  # fmt: skip
+        parser.add_argument(
+            "--keep", metavar="DIR", help="with --bisect: write the smallest model that is wrong"
         )
         parser.add_argument(
             "--no-record", action="store_true", help="do not write the report into the bundle"
@@ -59,6 +82,8 @@ class Verify:
         root = Path(args.bundle)
         manifest = check_bundle(root)
         checkpoint = checkpoint_of(args, of_bundle=manifest.contract)
+        if args.bisect:
+            return _bisected(args, root, checkpoint)
         with Progress("verify") as progress:
             counts = itertools.count()
             checks, data = verify_bundle(
@@ -70,6 +95,9 @@ class Verify:
                     backend=args.backend,
                     engines=Path(args.engine) if args.engine else None,
                     faults=not args.no_faults,
+                    drift_frames=args.drift,
+                    tasks=tuple(task for task in args.closed_loop.split(",") if task),
+                    num_episodes=args.episodes,
                 ),
                 tell=lambda doing: progress.update(next(counts), doing),
             )
@@ -85,6 +113,30 @@ class Verify:
         )
 
 
+def _bisected(args: argparse.Namespace, root: Path, checkpoint: "Checkpoint") -> Outcome:
+    """Look for the first operator that is wrong."""
+    from memorywam_export.bisect_report import bisect_bundle
+
+    if args.backend is not None:
+        raise InputError(
+            f"found --bisect with --backend {args.backend}, whose engines give out nothing but "
+            "their outputs; expected the graphs alone"
+        )
+    with Progress("bisect") as progress:
+        counts = itertools.count()
+        found = bisect_bundle(
+            root,
+            checkpoint,
+            num_frames=min(args.frames or _BISECTED_FRAMES, _BISECTED_FRAMES),
+            seed=args.seed,
+            keep=Path(args.keep) if args.keep else None,
+            tell=lambda doing: progress.update(next(counts), doing),
+        )
+    return Outcome(
+        ok=found.ok, headers=found.headers, rows=found.rows, data=found.data, note=found.note
+    )
+
+
 def _record(args: argparse.Namespace, data: dict[str, Any], *, passed: bool) -> str:
     """Leave the report in the bundle, and beside the engines that were verified; say where."""
     from memorywam_export.bundle_report import record_bundle_parity
@@ -98,8 +150,22 @@ def _record(args: argparse.Namespace, data: dict[str, Any], *, passed: bool) -> 
         return "the report was not written into the bundle"
     root = Path(args.bundle)
     try:
-        manifest = record_bundle_parity(root, data, page_from_verify(data), passed=passed)
+        page = page_from_verify(data, _more_cards(data))
+        manifest = record_bundle_parity(root, data, page, passed=passed)
     except OSError as error:
         return f"the report could not be written into the bundle: {error}"
     assert manifest.parity is not None
     return f"the page: {root / manifest.parity.page}"
+
+
+def _more_cards(data: dict[str, Any]) -> list[str]:
+    """Return the page's cards of what was asked for besides the ladder."""
+    from memorywam_export.closed_loop_page import closed_loop_figures
+    from memorywam_export.drift_page import drift_figures
+
+    cards = []
+    if "drift" in data:
+        cards += drift_figures(data["drift"])
+    if "closed_loop" in data:
+        cards += closed_loop_figures(data["closed_loop"])
+    return cards

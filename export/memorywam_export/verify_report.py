@@ -3,15 +3,24 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from memorywam_export.boundaries import boundary_checks, boundary_frames
 from memorywam_export.bundle import PRECISIONS
+from memorywam_export.bundle_drift import DriftOptions, bundle_drift
 from memorywam_export.bundle_parity import bundle_checks, prompt_checks
 from memorywam_export.checkpoint import Checkpoint
 from memorywam_export.climb import climb
+from memorywam_export.closed_loop import (
+    LARGEST_DIFFERENCE,
+    LoopOptions,
+    closed_loop,
+    loop_data,
+    loop_verdict,
+)
 from memorywam_export.eager import model_from_tensors
 from memorywam_export.events import EVENT_FRAMES, FORGOTTEN, event_checks
 from memorywam_export.fault_checks import fault_checks
@@ -27,6 +36,7 @@ from memorywam_runtime.engines import BUILT_BACKENDS
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.session import Session
+from memorywam_runtime.verb_calls import VerbCalls
 
 __all__ = ["DEFAULT_FRAMES", "VerifyOptions", "verify_bundle"]
 
@@ -49,6 +59,12 @@ class VerifyOptions:
     """That backend's engines, verified or not; beside the bundle by default."""
     faults: bool = True
     """Plant faults, to see them caught."""
+    drift_frames: int | None = None
+    """Measure the recurrent error over so many frames; not by default."""
+    tasks: tuple[str, ...] = ()
+    """Of the simulated robot, driven by the reference and by the bundle in pairs."""
+    num_episodes: int = 50
+    """Of each task."""
 
 
 def verify_bundle(
@@ -99,9 +115,43 @@ def verify_bundle(
         climbed, told = _climbed(root, manifest, checkpoint, device, num_frames, options, tell)
         checks += climbed
         data |= told
+    if checks[0].ok and options.drift_frames is not None:
+        of_drift = DriftOptions(num_frames=options.drift_frames, seed=options.seed)
+        drifted, data["drift"] = bundle_drift(root, checkpoint, of_drift, device=device, tell=tell)
+        checks += drifted
+    if checks[0].ok and options.tasks:
+        looped, data["closed_loop"] = _closed_loop(root, options, tell)
+        checks += looped
     data["checks"] = [asdict(check) for check in checks]
     data["verdict"] = "ok" if all(check.ok for check in checks) else "failed"
     return checks, data
+
+
+def _closed_loop(
+    root: Path, options: VerifyOptions, tell: Tell
+) -> tuple[list[Check], list[dict[str, Any]]]:
+    """Drive the simulated robot by the reference and by the bundle; return checks and figures."""
+    wanted = LoopOptions(
+        tasks=options.tasks,
+        num_episodes=options.num_episodes,
+        seed=options.seed,
+        backend=options.backend or "ort",
+    )
+    with TemporaryDirectory() as folder:
+        loops = closed_loop(root, VerbCalls(Path(folder), tell).call, wanted, tell)
+    checks = [
+        Check(
+            rung=loop.backend,
+            what=f"closed loop: {loop.task}",
+            max_abs=abs(loop.pairs.difference),
+            tolerance=LARGEST_DIFFERENCE,
+            worst=why,
+            ok=ok,
+        )
+        for loop in loops
+        for ok, why in [loop_verdict(loop)]
+    ]
+    return checks, loop_data(loops)
 
 
 def _climbed(

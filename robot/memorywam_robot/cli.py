@@ -1,6 +1,7 @@
 """The verbs run and demo: arguments in, tables out."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from statistics import median
@@ -12,6 +13,8 @@ from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
     from memorywam_robot.loop import EpisodeResult
+    from memorywam_robot.recorder import Recorder
+    from memorywam_robot.recording_thread import Written
     from memorywam_robot.robot import Robot
     from memorywam_robot.runs import Rehearsal
     from memorywam_runtime.policy import Policy
@@ -39,6 +42,14 @@ class Run:
         add_opening_args(parser)
         parser.add_argument("--film", metavar="FILE", type=Path, help="film the first episode")
         parser.add_argument(
+            "--record", metavar="DIR", type=Path, help="write one MCAP file an episode"
+        )
+        parser.add_argument(
+            "--record-memory",
+            action="store_true",
+            help="and memory's digest after every frame, not only at the end",
+        )
+        parser.add_argument(
             "--dry-run", action="store_true", help="open, check and infer once; move nothing"
         )
 
@@ -51,14 +62,16 @@ class Run:
         if args.episodes < 1:
             raise InputError(f"found --episodes {args.episodes}; expected at least 1")
         visible = visible_from_names(args.hide)
+        # The backend before the simulator: triton, which torch for CUDA loads, ends the process
+        # with a segmentation fault if Mesa has drawn in it before. The other order is sound.
+        policy = policy_from_bundle(args.bundle, opening_from_args(args), visible)
         robot = robot_from_argument(args.robot)
         try:
             _refuse_film(args.film, robot)
-            policy = policy_from_bundle(args.bundle, opening_from_args(args), visible)
             if args.dry_run:
                 found = rehearse(policy, robot, seed=args.seed, instruction=args.instruction)
                 return _rehearsed(args, policy, found)
-            return _ran(args, policy, _results(args, policy, robot))
+            return _ran(args, policy, *_results(args, policy, robot))
         finally:
             robot.close()
 
@@ -109,8 +122,10 @@ def _refuse_film(path: Path | None, robot: "Robot") -> None:
         raise InputError("--film needs a simulated robot: --robot sim:TASK")
 
 
-def _results(args: argparse.Namespace, policy: "Policy", robot: "Robot") -> "list[EpisodeResult]":
-    """Run the episodes that the arguments ask for; write the film if they ask for one."""
+def _results(
+    args: argparse.Namespace, policy: "Policy", robot: "Robot"
+) -> "tuple[list[EpisodeResult], list[Written]]":
+    """Run the episodes that the arguments ask for; film and record if they ask for it."""
     from memorywam_robot.film import Film
     from memorywam_robot.runs import run_episodes
     from memorywam_robot.simulated import SimulatedRobot
@@ -119,22 +134,49 @@ def _results(args: argparse.Namespace, policy: "Policy", robot: "Robot") -> "lis
     if path is not None and isinstance(robot, SimulatedRobot):
         film = Film(robot.world, policy.contract, seed=args.seed)
     seeds = range(args.seed, args.seed + args.episodes)
-    with Progress("run", total=args.episodes) as progress:
+    recorder = _recorder(args, policy, seeds)
+    with Progress("run", total=args.episodes) as progress, recorder or contextlib.nullcontext():
         results = run_episodes(
             policy,
             robot,
             seeds=seeds,
             instruction=args.instruction,
-            subscribers=() if film is None else (film,),
+            subscribers=[one for one in (film, recorder) if one is not None],
             told=lambda done: progress.update(done, f"seed {seeds[done]}"),
         )
     if film is not None and path is not None:
         film.write(path)
-    return results
+    return results, [] if recorder is None else recorder.written
 
 
-def _ran(args: argparse.Namespace, policy: "Policy", results: "list[EpisodeResult]") -> Outcome:
-    """Tell how episodes went."""
+def _recorder(args: argparse.Namespace, policy: "Policy", seeds: range) -> "Recorder | None":
+    """Return what records the episodes, if it is asked for; refuse to write over others'."""
+    if args.record is None:
+        if args.record_memory:
+            raise InputError("found --record-memory without --record; expected both, or neither")
+        return None
+    from memorywam_robot.recorder import Recorder
+
+    recorder = Recorder(
+        args.record,
+        policy,
+        robot=args.robot,
+        num_threads=args.threads or 0,
+        records_memory=args.record_memory,
+    )
+    recorder.check_seeds(seeds)
+    return recorder
+
+
+def _ran(
+    args: argparse.Namespace,
+    policy: "Policy",
+    results: "list[EpisodeResult]",
+    written: "list[Written]",
+) -> Outcome:
+    """Tell how episodes went; a recording that is not whole is a check that failed."""
+    from dataclasses import asdict
+
     from memorywam_robot.runs import success_share
 
     share = success_share(results)
@@ -142,7 +184,7 @@ def _ran(args: argparse.Namespace, policy: "Policy", results: "list[EpisodeResul
     act_ms = median(ms for one in results for ms in one.act_ms)
     judged = f"{share:.0%} of {len(results)} succeeded; " if share is not None else ""
     return Outcome(
-        ok=True,
+        ok=not any(one.complaint for one in written),
         headers=("seed", "success", "remark", "frames", "steps", "seconds"),
         rows=[
             (
@@ -159,6 +201,7 @@ def _ran(args: argparse.Namespace, policy: "Policy", results: "list[EpisodeResul
         | {
             "success": share,
             "stages_ms": policy.session.timings.percentiles(),
+            "recordings": [asdict(one) for one in written],
             "episodes": [
                 {
                     "seed": one.seed,
@@ -170,12 +213,25 @@ def _ran(args: argparse.Namespace, policy: "Policy", results: "list[EpisodeResul
                     "seconds": one.seconds,
                     "remember_ms": one.remember_ms,
                     "act_ms": one.act_ms,
+                    "executed": one.executed,
                 }
                 for one in results
             ],
         },
-        note=f"{judged}remember {remember_ms:.1f} ms, act {act_ms:.1f} ms a frame (median)",
+        note=f"{judged}remember {remember_ms:.1f} ms, act {act_ms:.1f} ms a frame (median)"
+        + _recorded(written),
     )
+
+
+def _recorded(written: "list[Written]") -> str:
+    """Say what was recorded, and first of all what was not."""
+    broken = [one for one in written if one.complaint]
+    if broken:
+        worst = f"{broken[0].path}: {broken[0].complaint}"
+        return f"; {len(broken)} of {len(written)} recordings are NOT whole, the first {worst}"
+    if len(written) > 1:
+        return f"; {len(written)} recordings in {written[0].path.parent}"
+    return f"; recorded {written[0].path}" if written else ""
 
 
 def _rehearsed(args: argparse.Namespace, policy: "Policy", found: "Rehearsal") -> Outcome:

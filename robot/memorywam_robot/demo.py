@@ -14,11 +14,11 @@ from memorywam_robot.evidence import (
 from memorywam_robot.film import FORMATS
 from memorywam_robot.page import page_from_report
 from memorywam_robot.sim.tasks import INSTRUCTIONS, TASKS
-from memorywam_robot.verb_calls import Document, VerbCalls
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.errors import CheckpointError, InputError
 from memorywam_runtime.files import atomic_write
 from memorywam_runtime.report import json_from_data
+from memorywam_runtime.verb_calls import Document, VerbCalls
 
 __all__ = ["SHIPPED_CHECKPOINT", "DemoResult", "demo"]
 

@@ -1,6 +1,7 @@
 """A film of one simulated episode: the table, the head camera, what was shown, what is kept."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from memorywam_robot.sim.world import World
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.files import atomic_write
+from memorywam_runtime.observation import Observation
 
 __all__ = ["FORMATS", "Film", "caption", "film_format"]
 
@@ -65,6 +67,15 @@ class Film:
         self._is_rolling = start.seed == self._seed
         if self._is_rolling:
             self._pictures = [self._picture(caption(self._world.script, 0))]
+
+    def on_observation(self, observation: Observation, captured_ns: int) -> None:
+        """Pass over: the film shows the world, not what was taken from it."""
+
+    def on_frame(self, frame: int, steps: Sequence[int]) -> None:
+        """Pass over."""
+
+    def on_chunk(self, state: NDArray[np.floating], chunk: NDArray[np.float64]) -> None:
+        """Pass over."""
 
     def on_step(self, step: int, action: NDArray[np.floating]) -> None:
         """Take a picture now and then."""

@@ -85,6 +85,23 @@ class Subscriber(Protocol):
         """Hear of an episode whose robot stands ready."""
         ...
 
+    def on_observation(self, observation: Observation, captured_ns: int) -> None:
+        """Hear of an observation that the policy is given next; nobody writes into it any more.
+
+        Args:
+            observation: As the policy gets it.
+            captured_ns: When the cameras were asked for it; monotonic.
+        """
+        ...
+
+    def on_frame(self, frame: int, steps: Sequence[int]) -> None:
+        """Hear of a frame that memory has taken, made of the observations of these steps."""
+        ...
+
+    def on_chunk(self, state: NDArray[np.floating], chunk: NDArray[np.float64]) -> None:
+        """Hear of a chunk [horizon, action_dim] that was made for this joint state [state_dim]."""
+        ...
+
     def on_step(self, step: int, action: NDArray[np.floating]) -> None:
         """Hear of an action [action_dim] that has just been executed as this step, from 1."""
         ...
@@ -153,6 +170,7 @@ class _Episode:
         self._start = start
         self._subscribers = subscribers
         self._step = 0
+        self._observed: list[int] = []
         self._executed: list[NDArray[np.float64]] = []
         self._remember_ms: list[float] = []
         self._act_ms: list[float] = []
@@ -162,13 +180,18 @@ class _Episode:
         """Go on until the last step."""
         policy, arm = self._policy, self._robot.arm
         executed: NDArray[np.float64] | None = None
-        group = [observe(self._robot, 0)]
+        group = [self._observe()]
         while self._step < self._start.num_steps:
             with _span(self._remember_ms):
-                policy.remember(group, executed)
+                frame = policy.remember(group, executed)
+            for subscriber in self._subscribers:
+                subscriber.on_frame(frame, self._observed)
+            self._observed = []
             state = arm.state()
             with _span(self._act_ms):
                 chunk = policy.act(state)
+            for subscriber in self._subscribers:
+                subscriber.on_chunk(state, chunk)
             before = self._step
             group = self._execute(chunk)
             if policy.contract.conventions.action_history:
@@ -210,12 +233,21 @@ class _Episode:
             for subscriber in self._subscribers:
                 subscriber.on_step(self._step, action)
             if self._step in due and not is_last:  # nothing acts on what is seen last
-                observation = observe(self._robot, self._step)
+                observation = self._observe()
                 if self._step == due[-1]:
                     group.append(observation)
                 else:
                     self._policy.see(observation)
         return group
+
+    def _observe(self) -> Observation:
+        """Observe now, and tell of it before the policy gets it: it may be what breaks it."""
+        captured_ns = time.monotonic_ns()
+        observation = observe(self._robot, self._step)
+        for subscriber in self._subscribers:
+            subscriber.on_observation(observation, captured_ns)
+        self._observed.append(self._step)
+        return observation
 
 
 @contextlib.contextmanager

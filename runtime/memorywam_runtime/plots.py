@@ -204,7 +204,10 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "label") -> st
 
 def _number(value: float) -> str:
     """Return a mark without needless digits."""
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+    if value >= 1000:
+        return f"{value / 1000:g}k"
+    digits, _, power = f"{value:e}".partition("e")
+    return min(f"{value:g}", f"{float(digits):g}e{int(power)}", key=len)
 
 
 def _svg(title: str, parts: Sequence[str]) -> str:

@@ -65,6 +65,11 @@ class Policy:
         """Latent frames remembered since reset."""
         return self.session.memory.num_frames
 
+    @property
+    def num_denoising_steps(self) -> int:
+        """Denoising steps of a chunk."""
+        return self.contract.conventions.num_steps if self._num_steps is None else self._num_steps
+
     def expected_steps(self) -> tuple[int, ...]:
         """Return the environment steps at which the rest of the next group is observed.
 

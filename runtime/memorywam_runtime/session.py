@@ -229,7 +229,7 @@ class Session:
             has_state=self._has_state,
             arrays={
                 name: self.backend.read(array)
-                for name, (_, array) in self._state(self.buffers.bucket).items()
+                for name, (_, array) in self.state_arrays(self.buffers.bucket).items()
             },
         )
 
@@ -249,7 +249,7 @@ class Session:
             raise InputError(
                 f"found a snapshot in bucket {snapshot.bucket}; expected 0 to {len(buckets) - 1}"
             )
-        specs = {name: spec for name, (spec, _) in self._state(snapshot.bucket).items()}
+        specs = {name: spec for name, (spec, _) in self.state_arrays(snapshot.bucket).items()}
         check_names(snapshot.arrays, specs, "snapshot")
         for name, spec in specs.items():
             spec.validate(snapshot.arrays[name])
@@ -257,10 +257,10 @@ class Session:
         self._move_to(snapshot.bucket)
         self.encoder.reset(snapshot.turn)
         self._has_state = snapshot.has_state
-        for name, (_, array) in self._state(snapshot.bucket).items():
+        for name, (_, array) in self.state_arrays(snapshot.bucket).items():
             self.backend.write(array, snapshot.arrays[name])
 
-    def _state(self, bucket: int) -> dict[str, tuple[TensorSpec, Array]]:
+    def state_arrays(self, bucket: int) -> dict[str, tuple[TensorSpec, Array]]:
         """Return spec and tensor of all that outlives a call, with the specs of a bucket."""
         graphs, memory = self.manifest.graphs, self.calls.memory
         rows = self.memory.rows.total(self.manifest.memory.gist_buckets[bucket])

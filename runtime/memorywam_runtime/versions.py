@@ -23,6 +23,9 @@ PACKAGES = (
     "transformers",
     "mujoco",
     "pyrealsense2",
+    "mcap",
+    "pyarrow",
+    "av",
 )
 """Distributions whose version can change a figure or a file."""
 

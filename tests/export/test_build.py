@@ -26,10 +26,10 @@ OPTIONS = BuildOptions(backend=RTX, target="sm_89")
 
 
 @pytest.fixture(scope="module")
-def built(tiny_bundle, tmp_path_factory):
+def built(tiny_bundle_in_place, tmp_path_factory):
     """The tiny bundle's engines, built once. Read only."""
     out = tmp_path_factory.mktemp("built")
-    return build_engines(tiny_bundle, changed_options(OPTIONS, out=out))
+    return build_engines(tiny_bundle_in_place, changed_options(OPTIONS, out=out))
 
 
 def changed_options(options, **changes):
@@ -67,8 +67,8 @@ def checked(directory, manifest):
     )
 
 
-def test_what_is_built_is_what_a_robot_takes(built, tiny_bundle):
-    manifest = read_manifest(tiny_bundle)
+def test_what_is_built_is_what_a_robot_takes(built, tiny_bundle_in_place):
+    manifest = read_manifest(tiny_bundle_in_place)
     engines = checked(built.directory, manifest)
     assert built.ok
     assert not hits(built)
@@ -80,8 +80,8 @@ def test_what_is_built_is_what_a_robot_takes(built, tiny_bundle):
     assert names_in(built.directory) == sorted({ENGINES_FILE, *files})
 
 
-def test_engines_that_write_in_place_take_the_largest_bucket(built, tiny_bundle):
-    manifest = read_manifest(tiny_bundle)
+def test_engines_that_write_in_place_take_the_largest_bucket(built, tiny_bundle_in_place):
+    manifest = read_manifest(tiny_bundle_in_place)
     engines = read_engines(built.directory)
     (profile,) = engines.engines["cache_update"].profiles
     assert (profile.rows_min, profile.rows_opt, profile.rows_max) == (568, 568, 568)
@@ -89,29 +89,29 @@ def test_engines_that_write_in_place_take_the_largest_bucket(built, tiny_bundle)
     assert gist_buckets_of(engines, manifest) == (256,)
 
 
-def test_a_second_build_builds_nothing(tiny_bundle, out, built, monkeypatch):
+def test_a_second_build_builds_nothing(tiny_bundle_in_place, out, built, monkeypatch):
     monkeypatch.setattr(Compiler, "network", None)  # any use fails
     before = {path: path.stat().st_mtime_ns for path in (out / built.directory.name).iterdir()}
-    result = again(tiny_bundle, out)
+    result = again(tiny_bundle_in_place, out)
     assert hits(result) == {graph.graph for graph in built.graphs}
     assert [g.entry for g in result.graphs] == [g.entry for g in built.graphs]
     engines = {path: time for path, time in before.items() if path.suffix == ".engine"}
     assert {path: path.stat().st_mtime_ns for path in engines} == engines
 
 
-def test_only_what_is_damaged_or_gone_is_built_again(tiny_bundle, out, built):
+def test_only_what_is_damaged_or_gone_is_built_again(tiny_bundle_in_place, out, built):
     directory = out / built.directory.name
     files = {graph.graph: directory / graph.entry.file for graph in built.graphs}
     files["prompt_kv"].write_bytes(b"x" * files["prompt_kv"].stat().st_size)
     files["state_kv"].unlink()
-    result = again(tiny_bundle, out)
+    result = again(tiny_bundle_in_place, out)
     assert hits(result) == set(files) - {"prompt_kv", "state_kv"}
-    checked(directory, read_manifest(tiny_bundle))
+    checked(directory, read_manifest(tiny_bundle_in_place))
 
 
-def test_a_damaged_manifest_costs_a_build_not_an_error(tiny_bundle, out, built):
+def test_a_damaged_manifest_costs_a_build_not_an_error(tiny_bundle_in_place, out, built):
     (out / built.directory.name / ENGINES_FILE).write_text("{")
-    result = again(tiny_bundle, out, dry_run=True)
+    result = again(tiny_bundle_in_place, out, dry_run=True)
     assert not hits(result)
     assert all(graph.entry is None for graph in result.graphs)
 
@@ -140,51 +140,57 @@ def stop_after(monkeypatch):
     monkeypatch.setattr(Network, "build", build)
 
 
-def test_an_interrupted_build_goes_on(tiny_bundle, tmp_path, stop_after):
+def test_an_interrupted_build_goes_on(tiny_bundle_in_place, tmp_path, stop_after):
     stop_after(2)
     with pytest.raises(Interrupted):
-        again(tiny_bundle, tmp_path)
+        again(tiny_bundle_in_place, tmp_path)
     directory = tmp_path / "tensorrt-rtx-sm_89"
     with pytest.raises(BundleError, match="go on with an interrupted build"):
         read_engines(directory)
     (directory / ".vae_first-0.engine.0.draft").write_bytes(b"of a killed process")
-    graphs = list(read_manifest(tiny_bundle).graphs)
+    graphs = list(read_manifest(tiny_bundle_in_place).graphs)
     stop_after(len(graphs) - 2)
-    result = again(tiny_bundle, tmp_path)
+    result = again(tiny_bundle_in_place, tmp_path)
     assert hits(result) == set(graphs[:2])
-    engines = checked(directory, read_manifest(tiny_bundle))
+    engines = checked(directory, read_manifest(tiny_bundle_in_place))
     files = {entry.file for entry in engines.engines.values()}
     assert names_in(directory) == sorted({ENGINES_FILE, *files})
 
 
-def test_an_interrupted_rebuild_leaves_the_old_engines_valid(tiny_bundle, out, built, stop_after):
+def test_an_interrupted_rebuild_leaves_the_old_engines_valid(
+    tiny_bundle_in_place, out, built, stop_after
+):
     directory = out / built.directory.name
     stop_after(1)
     with pytest.raises(Interrupted):
-        again(tiny_bundle, out, workspace_bytes=1 << 30)
-    before = checked(directory, read_manifest(tiny_bundle))
+        again(tiny_bundle_in_place, out, workspace_bytes=1 << 30)
+    before = checked(directory, read_manifest(tiny_bundle_in_place))
     assert before.engines == {graph.graph: graph.entry for graph in built.graphs}
     assert len(list(directory.glob(f"{built.graphs[0].graph}-*.engine"))) == 2
 
 
-def test_a_report_is_kept_with_the_engines_it_vouches_for(tiny_bundle, out, built, monkeypatch):
+def test_a_report_is_kept_with_the_engines_it_vouches_for(
+    tiny_bundle_in_place, out, built, monkeypatch
+):
     directory = out / built.directory.name
     made = with_parity(directory, read_engines(directory))
-    again(tiny_bundle, out)
+    again(tiny_bundle_in_place, out)
     assert read_engines(directory).parity == made.parity
     assert (directory / "parity.json").is_file()
     (directory / made.engines["state_kv"].file).write_bytes(b"damaged")
     monkeypatch.setattr(Network, "build", lambda *_, **__: memoryview(b"another engine"))
-    again(tiny_bundle, out)
+    again(tiny_bundle_in_place, out)
     assert read_engines(directory).parity is None
 
 
-def test_everything_that_decides_an_engine_is_in_its_key(tiny_bundle, monkeypatch):
-    manifest = read_manifest(tiny_bundle)
+def test_everything_that_decides_an_engine_is_in_its_key(tiny_bundle_in_place, monkeypatch):
+    manifest = read_manifest(tiny_bundle_in_place)
     base = {"backend": RTX, "version": "1.7.1.116", "target": "sm_89"}
 
     def keys(of=manifest, **changes):
-        return {job.graph: job.key for job in jobs_of(tiny_bundle, of, **{**base, **changes})}
+        return {
+            job.graph: job.key for job in jobs_of(tiny_bundle_in_place, of, **{**base, **changes})
+        }
 
     before = keys()
     assert keys() == before
@@ -216,8 +222,8 @@ def test_everything_that_decides_an_engine_is_in_its_key(tiny_bundle, monkeypatc
     assert not set(before.values()) & set(keys().values())
 
 
-def test_a_wide_product_is_a_fault_and_leaves_no_manifest(tiny_bundle, tmp_path):
-    bundle = copy_of(tiny_bundle, tmp_path)
+def test_a_wide_product_is_a_fault_and_leaves_no_manifest(tiny_bundle_in_place, tmp_path):
+    bundle = copy_of(tiny_bundle_in_place, tmp_path)
     edit_manifest(bundle, lambda found: found.update(precision="bf16"))
     result = build_engines(bundle, OPTIONS)
     assert not result.ok
@@ -228,8 +234,8 @@ def test_a_wide_product_is_a_fault_and_leaves_no_manifest(tiny_bundle, tmp_path)
     assert result.directory == tmp_path / "copy.engines" / "tensorrt-rtx-sm_89"
 
 
-def test_a_damaged_bundle_is_refused_before_anything_is_built(tiny_bundle, tmp_path):
-    bundle = copy_of(tiny_bundle, tmp_path)
+def test_a_damaged_bundle_is_refused_before_anything_is_built(tiny_bundle_in_place, tmp_path):
+    bundle = copy_of(tiny_bundle_in_place, tmp_path)
     with (bundle / "state_kv.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(BundleError, match=r"state_kv.onnx has \d+ bytes"):
@@ -237,36 +243,36 @@ def test_a_damaged_bundle_is_refused_before_anything_is_built(tiny_bundle, tmp_p
     assert names_in(tmp_path) == ["copy"]
 
 
-def test_a_second_build_at_the_same_time_is_refused(tiny_bundle, out, built):
+def test_a_second_build_at_the_same_time_is_refused(tiny_bundle_in_place, out, built):
     descriptor = os.open(out / built.directory.name, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another build is at work"):
-            again(tiny_bundle, out)
+            again(tiny_bundle_in_place, out)
     finally:
         os.close(descriptor)
-    again(tiny_bundle, out)
+    again(tiny_bundle_in_place, out)
 
 
-def test_no_target_and_no_gpu_is_refused(tiny_bundle, monkeypatch):
+def test_no_target_and_no_gpu_is_refused(tiny_bundle_in_place, monkeypatch):
     monkeypatch.setattr(engine_build, "device_target", lambda: None)
     with pytest.raises(InputError, match="expected --target"):
-        build_engines(tiny_bundle, BuildOptions(backend=RTX))
+        build_engines(tiny_bundle_in_place, BuildOptions(backend=RTX))
 
 
-def test_the_gpu_here_is_the_target_unless_another_is_named(tiny_bundle, out, monkeypatch):
+def test_the_gpu_here_is_the_target_unless_another_is_named(tiny_bundle_in_place, out, monkeypatch):
     monkeypatch.setattr(engine_build, "device_target", lambda: "sm_89")
-    assert again(tiny_bundle, out, target=None, dry_run=True).target == "sm_89"
-    assert again(tiny_bundle, out, target="sm_120", dry_run=True).target == "sm_120"
+    assert again(tiny_bundle_in_place, out, target=None, dry_run=True).target == "sm_89"
+    assert again(tiny_bundle_in_place, out, target="sm_120", dry_run=True).target == "sm_120"
 
 
-def test_a_missing_backend_is_told_before_a_missing_gpu(tiny_bundle, monkeypatch):
+def test_a_missing_backend_is_told_before_a_missing_gpu(tiny_bundle_in_place, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingPartError, match="JetPack"):
-        build_engines(tiny_bundle, BuildOptions(backend="tensorrt"))
+        build_engines(tiny_bundle_in_place, BuildOptions(backend="tensorrt"))
 
 
-def test_what_the_inspector_of_the_device_finds_counts(tiny_bundle, tmp_path, monkeypatch):
+def test_what_the_inspector_of_the_device_finds_counts(tiny_bundle_in_place, tmp_path, monkeypatch):
     """With a device, its own inspector has the last word."""
     monkeypatch.setattr(engine_build, "device_target", lambda: "sm_89")
     copying = (
@@ -274,7 +280,7 @@ def test_what_the_inspector_of_the_device_finds_counts(tiny_bundle, tmp_path, mo
         '"Inputs": [{"Name": "memory.00.k"}], "Outputs": []}]}'
     )
     monkeypatch.setattr(Compiler, "information", lambda *_: copying)
-    result = again(tiny_bundle, tmp_path)
+    result = again(tiny_bundle_in_place, tmp_path)
     faults = {graph.graph: graph.faults for graph in result.graphs}
     assert "1 layers that copy memory, first r (Reformat)" in faults["cache_update"][0]
     assert faults["state_kv"] == ()
@@ -296,17 +302,19 @@ def test_preflight_follows_the_largest_weights(tmp_path):
     assert preflight([], tmp_path, None).host_bytes == 0
 
 
-def test_a_build_that_does_not_fit_is_refused_in_numbers(tiny_bundle, tmp_path, monkeypatch):
+def test_a_build_that_does_not_fit_is_refused_in_numbers(
+    tiny_bundle_in_place, tmp_path, monkeypatch
+):
     monkeypatch.setattr(engine_preflight, "_free_memory", lambda: 500_000_000)
     usage = SimpleNamespace(free=10_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError) as caught:
-        again(tiny_bundle, tmp_path)
+        again(tiny_bundle_in_place, tmp_path)
     assert "takes about 600 MB of memory, and 500 MB are free" in str(caught.value)
     assert "MB on disk, and 10 MB are free" in str(caught.value)
     assert "--force" in str(caught.value)
     assert names_in(tmp_path) == []
-    assert again(tiny_bundle, tmp_path, force=True, dry_run=True).preflight.lacks
+    assert again(tiny_bundle_in_place, tmp_path, force=True, dry_run=True).preflight.lacks
 
 
 def test_where_the_system_does_not_say_memory_is_not_refused(tmp_path, monkeypatch):

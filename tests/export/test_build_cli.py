@@ -93,8 +93,8 @@ def test_a_build_that_does_not_fit_ends_with_2_unless_forced(call, bundle, tmp_p
     assert call(*words, "--force")[0] == 0
 
 
-def test_a_fault_ends_with_1(call, tiny_bundle, tmp_path):
-    wrong = copy_of(tiny_bundle, tmp_path)
+def test_a_fault_ends_with_1(call, tiny_bundle_in_place, tmp_path):
+    wrong = copy_of(tiny_bundle_in_place, tmp_path)
     edit_manifest(wrong, lambda found: found.update(precision="bf16"))
     status, document, _ = call("build", wrong, *RTX, "--target", "sm_89", "--json", "-")
     assert status == 1

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.fakes.bundles import TINY
+from tests.fakes.rungs import NEWEST_OPSET
 
 from memorywam_export import bundle as bundle_module
 from memorywam_export.bundle import ExportOptions, export_bundle
@@ -78,7 +79,7 @@ def test_a_bundle_can_be_read_by_all(second):
 def test_the_manifest_tells_where_the_bundle_comes_from(tiny_bundle):
     manifest = read_manifest(tiny_bundle)
     assert manifest.source.checkpoint == TINY
-    assert manifest.opset == 24
+    assert manifest.opset == NEWEST_OPSET
     assert manifest.precision == "fp32"
     assert {"memorywam", "torch", "onnx", "numpy"} <= set(manifest.versions)
     assert manifest.memory.max_frames == manifest.memory.gist_buckets[-1] == 256

@@ -45,9 +45,9 @@ def called(backend, root, graph, rows):
 
 
 @pytest.mark.parametrize("rows", [40, 72])
-def test_a_compiled_graph_writes_memory_as_the_eager_one_does(tiny_bundle, rows):
-    found = called(backend_from_name("compile"), tiny_bundle, "action_step", rows)
-    expected = called(backend_from_name("eager"), tiny_bundle, "action_step", rows)
+def test_a_compiled_graph_writes_memory_as_the_eager_one_does(tiny_bundle_in_place, rows):
+    found = called(backend_from_name("compile"), tiny_bundle_in_place, "action_step", rows)
+    expected = called(backend_from_name("eager"), tiny_bundle_in_place, "action_step", rows)
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=2e-5, err_msg=name)

@@ -81,8 +81,8 @@ def test_every_graph_compiles_for_every_target(tmp_path_factory, compiler, prese
     compiles(compiler, compiled_bundle(tmp_path_factory, preset, precision))
 
 
-def test_every_graph_compiles_in_float32(tiny_bundle, compiler):
-    compiles(compiler, tiny_bundle)
+def test_every_graph_compiles_in_float32(tiny_bundle_in_place, compiler):
+    compiles(compiler, tiny_bundle_in_place)
 
 
 def test_turing_computes_float16_and_nothing_in_float32(tmp_path_factory, compiler):
@@ -137,16 +137,16 @@ def test_every_preset_compiles_in_every_precision(
     compiles(compiler, compiled_bundle(tmp_path_factory, preset, precision, num_layers=num_layers))
 
 
-def test_open_rows_cannot_be_written_in_place(tiny_bundle, compiler):
+def test_open_rows_cannot_be_written_in_place(tiny_bundle_in_place, compiler):
     """The reason why such a graph's engine takes the rows of one bucket."""
-    entry = read_manifest(tiny_bundle).graphs["cache_update"]
+    entry = read_manifest(tiny_bundle_in_place).graphs["cache_update"]
     with pytest.raises(BundleError, match="must have a static sequence length"):
-        compiler.network(tiny_bundle / entry.file, entry.inputs, entry.outputs)
+        compiler.network(tiny_bundle_in_place / entry.file, entry.inputs, entry.outputs)
 
 
-def test_keys_in_memory_go_to_attention_as_they_are(tiny_bundle, compiler):
+def test_keys_in_memory_go_to_attention_as_they_are(tiny_bundle_in_place, compiler):
     """ONNX scales queries and keys by one factor each; both belong to the few queries."""
-    network = network_of(compiler, job_in(tiny_bundle, "action_step"))
+    network = network_of(compiler, job_in(tiny_bundle_in_place, "action_step"))
     layers = network.layers()
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
     attentions = [layer for layer in layers if layer.kind == "ATTENTION_INPUT"]
@@ -162,7 +162,7 @@ def test_keys_in_memory_go_to_attention_as_they_are(tiny_bundle, compiler):
             makers[scaled.inputs[0].name]
         )
     assert len(network._constants) == len(attentions)
-    expected = 1 / math.sqrt(read_manifest(tiny_bundle).contract.head_dim)
+    expected = 1 / math.sqrt(read_manifest(tiny_bundle_in_place).contract.head_dim)
     assert [float(value[0]) for value in network._constants] == pytest.approx(
         [expected] * len(attentions)
     )
@@ -328,8 +328,8 @@ def test_tensorrt_proper_builds_for_its_own_device_alone(compiler, proper):
 
 
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
-def test_tensorrt_proper_keeps_a_timing_cache(tiny_bundle, compiler, proper):
-    job = job_in(tiny_bundle, "state_kv")
+def test_tensorrt_proper_keeps_a_timing_cache(tiny_bundle_in_place, compiler, proper):
+    job = job_in(tiny_bundle_in_place, "state_kv")
     cache = bytearray()
     assert network_of(compiler, job).build(["sm_89"], timing_cache=cache)
     assert cache == b""  # TensorRT-RTX measures on the device
@@ -337,5 +337,5 @@ def test_tensorrt_proper_keeps_a_timing_cache(tiny_bundle, compiler, proper):
     assert len(cache) > 0
 
 
-def test_without_its_device_an_engine_tells_nothing(tiny_bundle, compiler):
+def test_without_its_device_an_engine_tells_nothing(tiny_bundle_in_place, compiler):
     assert compiler.information(memoryview(b"not an engine")) is None

@@ -11,14 +11,18 @@ import pytest
 from tests.fakes.bundles import TINY
 from tests.fakes.cuda_driver import installed
 from tests.fakes.engines import fake_engines
+from tests.fakes.rungs import ORT_RUNGS
 from tests.fakes.tensorrt import FakeTensorRt, plan_from_onnx
 
+from memorywam_export.engine_jobs import Job, jobs_of
+from memorywam_export.graph_specs import ROWS
 from memorywam_runtime.bundle import open_bundle, read_manifest
 from memorywam_runtime.cli import main
-from memorywam_runtime.engines import RowsProfile, engines_dir, read_engines, write_engines
+from memorywam_runtime.engines import engines_dir, gist_buckets_of, read_engines, write_engines
 from memorywam_runtime.errors import BundleError
 from memorywam_runtime.files import sha256_of
-from memorywam_runtime.memory import Rows
+
+RTX = "tensorrt-rtx"
 
 
 @pytest.fixture
@@ -28,80 +32,101 @@ def library(monkeypatch) -> FakeTensorRt:
     return fake
 
 
+@pytest.fixture(params=ORT_RUNGS)
+def bundle(request) -> Path:
+    """A bundle that ONNX Runtime runs, because it is what these engines compute with."""
+    name = "tiny_bundle_opset20" if request.param == "ort copy" else "tiny_bundle"
+    found: Path = request.getfixturevalue(name)
+    return found
+
+
 @pytest.fixture
-def engines(library, tiny_bundle, tmp_path):
+def engines(library, bundle, tmp_path):
     """Return a directory of engines that compute with ONNX Runtime behind the fake driver."""
-    return engines_of(library, tiny_bundle, tmp_path / "engines")
+    return engines_of(library, bundle, tmp_path / "engines")
 
 
 def engines_of(library: Any, bundle: Path, folder: Path) -> Path:
-    manifest = read_manifest(bundle)
-    fake_engines(folder, manifest, target="sm_89", backend_version=library.__version__)
-    rows = Rows(manifest.contract).total(manifest.memory.gist_buckets[-1])
-    profile = RowsProfile(rows_min=rows, rows_opt=rows, rows_max=rows)
+    """Return engines that take the rows of memory for which the real ones are built."""
+    manifest, version = read_manifest(bundle), library.__version__
+    fake_engines(folder, manifest, target="sm_89", backend_version=version)
     found = read_engines(folder)
     entries = {}
-    for graph, entry in manifest.graphs.items():
-        named = {d for s in entry.inputs for d in s.shape if isinstance(d, str)}
-        plan = plan_from_onnx(
-            bundle / entry.file, entry, **dict.fromkeys(named, (rows, rows, rows))
-        )
-        path = library.file_of(folder / found.engines[graph].file, plan)
-        size = path.stat().st_size
-        entries[graph] = msgspec.structs.replace(
-            found.engines[graph],
-            num_bytes=size,
+    for job in jobs_of(bundle, manifest, backend=RTX, version=version, target="sm_89"):
+        plan = plan_from_onnx(job.path, manifest.graphs[job.graph], **open_sizes(job))
+        path = library.file_of(folder / found.engines[job.graph].file, plan)
+        entries[job.graph] = msgspec.structs.replace(
+            found.engines[job.graph],
+            num_bytes=path.stat().st_size,
             sha256=sha256_of(path),
-            profiles=(profile,) if named else (),
+            profiles=() if job.profile is None else (job.profile,),
         )
     write_engines(folder, msgspec.structs.replace(found, engines=entries))
     return folder
 
 
+def open_sizes(job: Job) -> dict[str, Any]:
+    """Return (least, tuned for, most) of every size that is open in a job's graph."""
+    if job.profile is None:
+        return {}
+    rows = (job.profile.rows_min, job.profile.rows_opt, job.profile.rows_max)
+    return {ROWS: rows} | {
+        size: tuple(shape[axis] for shape in job.shapes[spec.name])
+        for spec in job.inputs
+        for axis, size in enumerate(spec.shape)
+        if isinstance(size, str)
+    }
+
+
 def verify(bundle, engines, *words):
-    known = ("--checkpoint", TINY, "--frames", "4", "--backend", "tensorrt-rtx")
+    known = ("--checkpoint", TINY, "--frames", "4", "--backend", RTX)
     return main(["verify", str(bundle), *known, "--engine", str(engines), *words])
 
 
 def opened(bundle, engines):
-    return open_bundle(bundle, backend="tensorrt-rtx", engines=engines)
+    return open_bundle(bundle, backend=RTX, engines=engines)
 
 
-def test_engines_load_once_a_report_vouches_for_them(tiny_bundle, engines, tmp_path):
+def test_engines_load_once_a_report_vouches_for_them(bundle, engines, tmp_path):
     with pytest.raises(BundleError, match="found no parity report"):
-        opened(tiny_bundle, engines)
-    assert verify(tiny_bundle, engines, "--json", str(tmp_path / "told.json")) == 0
+        opened(bundle, engines)
+    assert verify(bundle, engines, "--json", str(tmp_path / "told.json")) == 0
     told = json.loads((tmp_path / "told.json").read_bytes())["data"]
-    assert [rung["rung"] for rung in told["rungs"]][-1] == "tensorrt-rtx"
+    assert [rung["rung"] for rung in told["rungs"]][-1] == RTX
     assert read_engines(engines).parity is not None
-    session = opened(tiny_bundle, engines)
-    assert session.buffers.capacity == session.manifest.memory.max_frames
+    manifest = read_manifest(bundle)
+    buckets = manifest.memory.gist_buckets
+    if manifest.cache_write == "in_place":  # such engines take the rows of one bucket
+        buckets = buckets[-1:]
+    assert gist_buckets_of(read_engines(engines), manifest) == buckets
+    assert opened(bundle, engines).buffers.capacity == buckets[0]
 
 
-def test_a_wrong_engine_is_caught_and_refused(tiny_bundle, engines, library, capsys):
+def test_a_wrong_engine_is_caught_and_refused(bundle, engines, library, capsys):
+    in_place = read_manifest(bundle).cache_write == "in_place"
+    keys = "memory_out.01.k" if in_place else "new.01.k"
     path = engines / read_engines(engines).engines["cache_update"].file
     plan = library.plans[str(path)]
     right = plan.compute
 
     def wrong(arrays):
         right(arrays)
-        arrays["memory_out.01.k"] += np.float32(0.01)
+        arrays[keys] += np.float32(0.01)
 
     plan.compute = wrong
-    assert verify(tiny_bundle, engines) == 1
-    assert "memory_out.01.k" in capsys.readouterr().out
+    assert verify(bundle, engines) == 1
+    assert keys in capsys.readouterr().out
     with pytest.raises(BundleError, match="says that a check failed"):
-        opened(tiny_bundle, engines)
+        opened(bundle, engines)
 
 
-def test_engines_stand_beside_the_bundle_by_default(library, tiny_bundle, tmp_path):
-    bundle = tmp_path / "bundle"
-    bundle.symlink_to(tiny_bundle)
-    folder = engines_dir(bundle, "tensorrt-rtx", "sm_89")
-    engines_of(library, bundle, folder)
-    words = ["verify", str(bundle), "--checkpoint", TINY, "--frames", "2"]
-    assert main([*words, "--backend", "tensorrt-rtx"]) == 0
-    assert open_bundle(bundle, backend="tensorrt-rtx").backend.name == "tensorrt-rtx"
+def test_engines_stand_beside_the_bundle_by_default(library, bundle, tmp_path):
+    linked = tmp_path / "bundle"
+    linked.symlink_to(bundle)
+    engines_of(library, linked, engines_dir(linked, RTX, "sm_89"))
+    words = ["verify", str(linked), "--checkpoint", TINY, "--frames", "2"]
+    assert main([*words, "--backend", RTX]) == 0
+    assert open_bundle(linked, backend=RTX).backend.name == RTX
 
 
 def test_engines_are_for_backends_that_run_them(tiny_bundle, tmp_path, capsys):

@@ -9,7 +9,7 @@ from tests.fakes.rungs import NEWEST_OPSET
 
 from memorywam_export.bundle import ExportOptions, export_bundle
 from memorywam_export.checkpoint import Checkpoint, model_shapes
-from memorywam_export.verify_report import verify_bundle
+from memorywam_export.verify_report import VerifyOptions, verify_bundle
 from memorywam_export.weights import random_weights
 
 CONTRACTS = {
@@ -50,7 +50,9 @@ def test_every_graph_is_the_same_in_onnx(name, opset, tmp_path):
     options = ExportOptions(opset=opset, max_frames=32, graphs=extra)
     manifest = export_bundle(checkpoint, tmp_path / "bundle", options)
     assert manifest.cache_write == ("in_place" if opset == 24 else "copy")
-    checks, data = verify_bundle(tmp_path / "bundle", checkpoint, num_frames=NUM_FRAMES)
+    checks, data = verify_bundle(
+        tmp_path / "bundle", checkpoint, VerifyOptions(num_frames=NUM_FRAMES)
+    )
     assert [check for check in checks if not check.ok] == []
     assert set(data["graphs"]) == set(manifest.graphs)
     assert max(graph["max_abs"] for graph in data["graphs"].values()) <= 1e-4

@@ -118,14 +118,31 @@ class Schedule:
         assert np.abs(actions - truth.actions[-1]).max() <= LIMIT
 
 
-@pytest.mark.parametrize("number", range(len(CONVENTIONS)))
-@settings(max_examples=20, deadline=None)
-@given(
+SCHEDULES = given(
     operations=st.lists(OPERATIONS, min_size=4, max_size=16),
     capacity=st.sampled_from([1, 3, 7, 20]),
     on_full=st.sampled_from(["refuse", "stop", "drop-oldest-gist"]),
 )
+
+
+@pytest.mark.parametrize("number", range(len(CONVENTIONS)))
+@settings(max_examples=8, deadline=None)
+@SCHEDULES
 def test_memory_is_what_the_reference_remembers(number, operations, capacity, on_full):
+    follow(number, operations, capacity, on_full)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("number", range(len(CONVENTIONS)))
+@settings(max_examples=100, deadline=None)
+@SCHEDULES
+def test_memory_is_what_the_reference_remembers_in_many_orders(
+    number, operations, capacity, on_full
+):
+    follow(number, operations, capacity, on_full)
+
+
+def follow(number, operations, capacity, on_full):
     schedule = Schedule(number, capacity, on_full)
     schedule.frame(0)
     for name, picture in operations:

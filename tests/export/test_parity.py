@@ -11,12 +11,13 @@ from tests.fakes.bundles import TINY, copy_of, edit_manifest
 
 from memorywam_export.bundle import ExportOptions, export_bundle
 from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.climb import Rung, climb
 from memorywam_export.eager import eager_session, model_from_tensors, rewritten_model
-from memorywam_export.parity import Rung, climb, drive, random_script, reference_trace
+from memorywam_export.parity import drive, random_script, reference_trace
 from memorywam_export.parity_report import rung_checks
 from memorywam_export.rewrites import rewrites_of_manifest
 from memorywam_export.trace_report import difference
-from memorywam_export.verify_report import verify_bundle
+from memorywam_export.verify_report import VerifyOptions, verify_bundle
 from memorywam_export.weights import weight_spans
 from memorywam_runtime.bundle import open_bundle, read_manifest
 from memorywam_runtime.errors import InputError, MissingPartError
@@ -48,7 +49,9 @@ def failed(checks):
 
 
 def test_a_good_bundle_holds_across_evictions_and_a_bucket_change(tiny_bundle):
-    checks, data = verify_bundle(tiny_bundle, checkpoint_from_argument(TINY), num_frames=34)
+    checks, data = verify_bundle(
+        tiny_bundle, checkpoint_from_argument(TINY), VerifyOptions(num_frames=34)
+    )
     assert not failed(checks)
     assert data["verdict"] == "ok"
     assert data["covered"] == {"evictions": 29, "ring_wraps": 10, "gist_bucket_changes": 1}
@@ -64,7 +67,9 @@ def test_a_good_bundle_holds_across_evictions_and_a_bucket_change(tiny_bundle):
 
 
 def test_graphs_that_give_new_rows_out_hold_too(tiny_bundle_opset20):
-    checks, data = verify_bundle(tiny_bundle_opset20, checkpoint_from_argument(TINY), num_frames=12)
+    checks, data = verify_bundle(
+        tiny_bundle_opset20, checkpoint_from_argument(TINY), VerifyOptions(num_frames=12)
+    )
     assert not failed(checks)
     assert "drift" not in {check.what for check in checks}  # too short to judge
     assert "new.00.k" in data["graphs"]["cache_update"]["tensors"]
@@ -72,7 +77,9 @@ def test_graphs_that_give_new_rows_out_hold_too(tiny_bundle_opset20):
 
 def test_an_altered_weight_is_named_where_it_is_and_where_it_shows(tiny_bundle, tmp_path):
     bundle = altered(tiny_bundle, tmp_path)
-    checks, data = verify_bundle(bundle, checkpoint_from_argument(TINY), num_frames=3)
+    checks, data = verify_bundle(
+        bundle, checkpoint_from_argument(TINY), VerifyOptions(num_frames=3)
+    )
     bad = failed(checks)
     assert data["verdict"] == "failed"
     assert ALTERED in bad["bundle: 209 weights"].worst
@@ -85,7 +92,7 @@ def test_an_altered_weight_is_named_where_it_is_and_where_it_shows(tiny_bundle, 
 
 def test_another_checkpoint_fails_name_by_name(tiny_bundle):
     checks, data = verify_bundle(
-        tiny_bundle, checkpoint_from_argument("random:tiny:1"), num_frames=2
+        tiny_bundle, checkpoint_from_argument("random:tiny:1"), VerifyOptions(num_frames=2)
     )
     assert "209 differ" in failed(checks)["bundle: 209 weights"].worst
     assert data["verdict"] == "failed"
@@ -105,7 +112,7 @@ def test_other_statistics_are_noticed(tiny_bundle, tmp_path):
         manifest["normalization"]["action"]["offset"][3] += 0.25
 
     edit_manifest(copy, shift)
-    checks, _ = verify_bundle(copy, checkpoint_from_argument(TINY), num_frames=1)
+    checks, _ = verify_bundle(copy, checkpoint_from_argument(TINY), VerifyOptions(num_frames=1))
     assert list(failed(checks)) == ["bundle: normalization"]
 
 
@@ -123,13 +130,19 @@ def test_a_memory_that_forgets_its_anchors_is_noticed(tiny_bundle):
     )
 
     def without_anchors():
-        return eager_session(rewritten, checkpoint.normalization, visible=Visible(anchors=False))
+        return eager_session(
+            rewritten,
+            checkpoint.normalization,
+            cache_write=manifest.cache_write,
+            visible=Visible(anchors=False),
+        )
 
     rung = Rung(name="forgetful", precision="fp64", open=without_anchors)
-    (result,) = climb([rung], truth, script, manifest, lambda _: None)
+    (climbed,) = climb([rung], truth, script, manifest, lambda _: None)
+    result = climbed.result
     bad = {check.what for check in rung_checks(result) if not check.ok}
     assert bad == {"memory after the last frame", "actions, free-running"}
-    assert result.drift[0] <= 1e-6 < result.drift[-1]
+    assert result.by_frame.actions[0] <= 1e-6 < result.by_frame.actions[-1]
 
 
 def test_the_eager_backend_runs_a_bundle_by_name(tiny_bundle):
@@ -142,18 +155,18 @@ def test_the_eager_backend_runs_a_bundle_by_name(tiny_bundle):
 def test_what_cannot_be_verified_is_refused(tiny_bundle):
     checkpoint = checkpoint_from_argument(TINY)
     with pytest.raises(InputError, match="257 frames; the bundle's memory holds 256"):
-        verify_bundle(tiny_bundle, checkpoint, num_frames=257)
+        verify_bundle(tiny_bundle, checkpoint, VerifyOptions(num_frames=257))
     with pytest.raises(InputError, match="at least 1"):
-        verify_bundle(tiny_bundle, checkpoint, num_frames=0)
+        verify_bundle(tiny_bundle, checkpoint, VerifyOptions(num_frames=0))
     with pytest.raises(MissingPartError, match="expected CUDAExecutionProvider"):
-        verify_bundle(tiny_bundle, checkpoint, backend="ort-cuda")
+        verify_bundle(tiny_bundle, checkpoint, VerifyOptions(backend="ort-cuda"))
 
 
 def test_a_bf16_bundle_is_verified_in_torch(tmp_path):
     """ONNX Runtime cannot run it on the CPU: the graphs in the bundle's type are the last rung."""
     checkpoint = checkpoint_from_argument(TINY)
     export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(precision="bf16"))
-    checks, data = verify_bundle(tmp_path / "bundle", checkpoint, num_frames=4)
+    checks, data = verify_bundle(tmp_path / "bundle", checkpoint, VerifyOptions(num_frames=4))
     assert [rung["rung"] for rung in data["rungs"]] == ["graph fp64", "graph fp32", "graph bf16"]
     assert data["verdict"] == "ok", failed(checks)
     # Of 8 bits, and therefore not none; measured: 0.028.
@@ -174,7 +187,7 @@ def test_a_difference_knows_its_place_and_fails_on_nan():
 
 def test_a_missing_weight_is_named(tiny_bundle, tmp_path):
     """A bundle without one of the checkpoint's weights differs by an infinity, not by nothing."""
-    from memorywam_export.verify_report import bundle_checks
+    from memorywam_export.bundle_parity import bundle_checks
     from memorywam_export.weights import Weight, write_weights
 
     folder = tmp_path / "bundle"

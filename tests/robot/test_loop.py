@@ -56,6 +56,16 @@ class Diary:
     def on_episode_start(self, start):
         self.lines.append(f"start {start.instruction} {start.num_steps}")
 
+    def on_observation(self, observation, captured_ns):
+        assert captured_ns > 0
+        self.lines.append(f"observation {observation.step}")
+
+    def on_frame(self, frame, steps):
+        self.lines.append(f"frame {frame} of {list(steps)}")
+
+    def on_chunk(self, state, chunk):
+        self.lines.append(f"chunk {state[0]:.0f} {chunk[0, 0]:.0f}")
+
     def on_step(self, step, action):
         if step == self.fail_at:
             raise OSError("disk full")
@@ -143,7 +153,11 @@ def test_subscribers_hear_everything_in_order(scripted):
     diary = Diary()
     run_episode(scripted(counting), BenchRobot(18), seed=3, subscribers=(diary,))
     steps = [f"step {k} {k - 1}" for k in range(1, 19)]
-    assert diary.lines == ["start job 3 18", *steps, "end 18"]
+    for index, step in ((16, 16), (12, 12), (8, 8), (4, 4)):
+        steps.insert(index, f"observation {step}")
+    steps[20:20] = ["frame 1 of [4, 8, 12, 16]", "chunk 15 16"]
+    first = ["observation 0", "frame 0 of [0]", "chunk 0 0"]
+    assert diary.lines == ["start job 3 18", *first, *steps, "end 18"]
 
 
 def test_the_arms_are_held_when_something_fails(scripted):
