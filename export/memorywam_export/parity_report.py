@@ -151,7 +151,7 @@ def rung_data(result: RungResult, contract: InferenceContract) -> dict[str, Any]
         },
         "latents": result.latents.figures,
         "actions": {**result.actions.figures, "per_joint": result.per_joint},
-        "drift": [
+        "by_frame": [
             {
                 "frame": frame,
                 "max_abs": float(errors.actions[frame]),

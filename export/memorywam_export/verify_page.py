@@ -73,7 +73,8 @@ def _curves(data: Data, key: str, title: str) -> str:
     """Return lines of the largest error of each frame."""
     lines = [
         Line(
-            name=rung["rung"], points=[(point["frame"] + 1, point[key]) for point in rung["drift"]]
+            name=rung["rung"],
+            points=[(point["frame"] + 1, point[key]) for point in rung["by_frame"]],
         )
         for rung in (*data["references"], *data["rungs"])
     ]
@@ -122,9 +123,9 @@ def _boundaries(data: Data) -> str:
 
 def _at(rung: Data, frame: int) -> float | None:
     """Return a rung's largest error at a frame, if it got there."""
-    if frame >= len(rung["drift"]):
+    if frame >= len(rung["by_frame"]):
         return None
-    point = rung["drift"][frame]
+    point = rung["by_frame"][frame]
     return float(max(point["max_abs"], point["memory"], point["latents"]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tests.fakes.bundles import TINY
+from tests.fakes.bundles import TINY, copy_of
 from tests.fakes.cuda_driver import installed
 from tests.fakes.engines import fake_engines
 from tests.fakes.rungs import ORT_RUNGS
@@ -33,11 +33,13 @@ def library(monkeypatch) -> FakeTensorRt:
 
 
 @pytest.fixture(params=ORT_RUNGS)
-def bundle(request) -> Path:
-    """A bundle that ONNX Runtime runs, because it is what these engines compute with."""
+def bundle(request, tmp_path) -> Path:
+    """A bundle that ONNX Runtime runs, because it is what these engines compute with.
+
+    A copy, because the verb writes its report into it.
+    """
     name = "tiny_bundle_opset20" if request.param == "ort copy" else "tiny_bundle"
-    found: Path = request.getfixturevalue(name)
-    return found
+    return copy_of(request.getfixturevalue(name), tmp_path)
 
 
 @pytest.fixture

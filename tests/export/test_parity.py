@@ -59,7 +59,7 @@ def test_a_good_bundle_holds_across_evictions_and_a_bucket_change(tiny_bundle):
     assert set(data["graphs"]) == set(read_manifest(tiny_bundle).graphs)
     assert len(data["actions"]["per_joint"]) == 14
     assert max(data["actions"]["per_joint"]) == data["actions"]["max_abs"] <= 1e-4
-    assert [entry["frame"] for entry in data["drift"]] == list(range(34))
+    assert [entry["frame"] for entry in data["by_frame"]] == list(range(34))
     assert set(data["memory"]) == {
         f"memory.{layer:02d}.{part}" for layer in range(3) for part in "kv"
     }
