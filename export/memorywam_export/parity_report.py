@@ -9,6 +9,7 @@ from memorywam_export.tolerances import NOISE_FACTOR, SPREAD_SHARE, TOLERANCES
 from memorywam_export.trace_report import Difference, RungResult
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.manifest import Manifest
+from memorywam_runtime.normalization import Normalization
 
 __all__ = ["Check", "Noise", "coverage", "judged", "noise_of", "rung_checks", "rung_data"]
 
@@ -88,6 +89,22 @@ def noise_of(result: RungResult) -> Noise:
     }
 
 
+def _joints(
+    result: RungResult, contract: InferenceContract, normalization: Normalization
+) -> list[dict[str, Any]]:
+    """Return the largest error of each joint, in its unit and normalized."""
+    actions = contract.actions
+    count = actions.action_dim
+    names = actions.names or tuple(f"joint_{joint}" for joint in range(count))
+    units = actions.units or ("rad",) * count
+    return [
+        {"name": name, "unit": unit, "error": error / abs(scale), "normalized": error}
+        for name, unit, error, scale in zip(
+            names, units, result.per_joint, normalization.action.scale, strict=True
+        )
+    ]
+
+
 def _noise_checks(result: RungResult, noise: Noise) -> list[Check]:
     """Compare errors with the noise of the type, by root mean square."""
     found = noise_of(result)
@@ -134,8 +151,16 @@ def _effect_checks(result: RungResult, limit: float) -> list[Check]:
     return checks
 
 
-def rung_data(result: RungResult, contract: InferenceContract) -> dict[str, Any]:
-    """Return one rung's figures."""
+def rung_data(
+    result: RungResult, contract: InferenceContract, normalization: Normalization
+) -> dict[str, Any]:
+    """Return one rung's figures.
+
+    Args:
+        result: Of the rung.
+        contract: Names and units of the joints, kinds of tokens.
+        normalization: What brings errors of actions back to the joints' units.
+    """
     errors = result.by_frame
     limit = TOLERANCES[result.precision].max_abs
     return {
@@ -150,7 +175,7 @@ def rung_data(result: RungResult, contract: InferenceContract) -> dict[str, Any]
             for graph, tensors in result.graphs.items()
         },
         "latents": result.latents.figures,
-        "actions": {**result.actions.figures, "per_joint": result.per_joint},
+        "actions": {**result.actions.figures, "joints": _joints(result, contract, normalization)},
         "by_frame": [
             {
                 "frame": frame,

@@ -151,7 +151,11 @@ def _bisected(args: argparse.Namespace, root: Path, checkpoint: "Checkpoint") ->
 
 
 def _record(args: argparse.Namespace, data: dict[str, Any], *, passed: bool) -> str:
-    """Leave the report in the bundle, and beside the engines that were verified; say where."""
+    """Leave the report where what it judges is; say where.
+
+    That is beside the engines where there were any, else in the bundle: an engine that is wrong
+    says nothing against the graphs that it was built from.
+    """
     from memorywam_export.bundle_report import record_bundle_parity
     from memorywam_export.engine_parity import record_parity
     from memorywam_export.verify_page import page_from_verify
@@ -159,7 +163,8 @@ def _record(args: argparse.Namespace, data: dict[str, Any], *, passed: bool) -> 
 
     if args.backend in BUILT_BACKENDS:
         record_parity(Path(data["engines"]), data, passed=passed)
-    if args.no_record:
+        return f"the report: {data['engines']}"
+    if args.no_record or args.backend is not None:
         return "the report was not written into the bundle"
     root = Path(args.bundle)
     try:

@@ -64,7 +64,8 @@ def _of_ladder(data: Data) -> list[str]:
     return [
         *(_curves(data, key, title) for key, title in _CURVES),
         section("Noise of the types", _noise(data)),
-        section("Boundaries of memory", _boundaries(data)),
+        section("Joints", _joints(data)),
+        section("Boundaries of memory", _boundaries(data), wide=True),
         section("Worst tensors", _worst(data), wide=True),
     ]
 
@@ -104,6 +105,16 @@ def _noise(data: Data) -> str:
         "in that type."
     )
     return _told(text) + table(("rung", "what", "error", "noise"), rows)
+
+
+def _joints(data: Data) -> str:
+    """Return the largest error of each joint on the highest rung, in its unit."""
+    rows = [
+        (joint["name"], _short(joint["error"]), joint["unit"], _short(joint["normalized"]))
+        for joint in data["actions"]["joints"]
+    ]
+    text = f"{data['rung']}: the largest error of each over the episode, its memory its own."
+    return _told(text) + table(("joint", "error", "unit", "normalized"), rows)
 
 
 def _boundaries(data: Data) -> str:

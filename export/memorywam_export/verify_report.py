@@ -189,11 +189,11 @@ def _climbed(
         on_cpu = rungs if device is None else rungs[:-1]
         planted = next(rung for rung in reversed(on_cpu) if rung.precision == "fp32")
         checks += fault_checks(planted, script, truth, contract, tell)
-    told = [rung_data(result, contract) for result in results]
+    told = [rung_data(result, contract, manifest.normalization) for result in results]
     return checks, {
         **told[-1],
         "rungs": told,
-        "references": [rung_data(one, contract) for one in references],
+        "references": [rung_data(one, contract, manifest.normalization) for one in references],
         "noise": noises,
         "boundaries": {
             name: {"frame": frame, "reached": frame < num_frames}

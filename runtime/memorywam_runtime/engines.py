@@ -80,7 +80,7 @@ def engines_dir(bundle_root: str | Path, backend: str, target: str) -> Path:
 def graph_hash(manifest: Manifest, graph: str) -> str:
     """Return the hash of everything that decides a graph: its own file and the weights.
 
-    Prompts are left out: a new instruction needs no new engines.
+    Prompts and reports are left out: a new instruction needs no new engines.
 
     Raises:
         BundleError: the bundle has no such graph.
@@ -91,10 +91,10 @@ def graph_hash(manifest: Manifest, graph: str) -> str:
         )
     own = manifest.graphs[graph].file
     others = {entry.file for entry in manifest.graphs.values()} - {own}
-    others |= {entry.file for entry in manifest.prompts}
     digest = hashlib.sha256()
-    for name in sorted(set(manifest.files) - others):
-        digest.update(f"{name} {manifest.files[name].sha256}\n".encode())
+    for name, sha256 in manifest.judged_files.items():
+        if name not in others:
+            digest.update(f"{name} {sha256}\n".encode())
     return digest.hexdigest()
 
 

@@ -10,6 +10,8 @@ __all__ = ["Bar", "Line", "bar_chart", "line_chart", "ticks"]
 _WIDTH, _HEIGHT = 520, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 48, 46
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+_MOST_MARKS = 8
+"""On a logarithmic axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,7 @@ def _log_axis(values: Sequence[float], *, round_up: bool = False) -> _Axis:
         last = 10 * first
     span = math.log(last / first)
     marks = [mark for mark in fine if first <= mark <= last]
+    marks = marks[:: math.ceil(len(marks) / _MOST_MARKS)]  # as many as there is room for
     return _Axis(marks=marks, place=lambda value: math.log(value / first) / span)
 
 

@@ -87,7 +87,7 @@ def test_verify_writes_its_report_into_the_bundle(tiny_bundle, tmp_path, capsys)
     assert report.passed
     data = json.loads((bundle / report.file).read_text())
     assert data["frames"] == 2
-    assert (bundle / report.page).read_text().startswith("<!doctype html>")
+    assert (bundle / report.page).read_text().lower().startswith("<!doctype html>")
 
 
 def test_verify_of_a_bundle_of_another_checkpoint_keeps_it_shut(tiny_bundle, tmp_path, capsys):

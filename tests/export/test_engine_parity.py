@@ -15,7 +15,6 @@ from tests.fakes.rungs import ORT_RUNGS
 from tests.fakes.tensorrt import FakeTensorRt, plan_from_onnx
 
 from memorywam_export.engine_jobs import Job, jobs_of
-from memorywam_export.graph_specs import ROWS
 from memorywam_runtime.bundle import open_bundle, read_manifest
 from memorywam_runtime.cli import main
 from memorywam_runtime.engines import engines_dir, gist_buckets_of, read_engines, write_engines
@@ -49,13 +48,16 @@ def engines(library, bundle, tmp_path):
 
 
 def engines_of(library: Any, bundle: Path, folder: Path) -> Path:
-    """Return engines that take the rows of memory for which the real ones are built."""
+    """Return engines that take the shapes for which the real ones are built."""
     manifest, version = read_manifest(bundle), library.__version__
     fake_engines(folder, manifest, target="sm_89", backend_version=version)
     found = read_engines(folder)
     entries = {}
     for job in jobs_of(bundle, manifest, backend=RTX, version=version, target="sm_89"):
-        plan = plan_from_onnx(job.path, manifest.graphs[job.graph], **open_sizes(job))
+        entry = msgspec.structs.replace(
+            manifest.graphs[job.graph], inputs=job.inputs, outputs=job.outputs
+        )
+        plan = plan_from_onnx(job.path, entry, **open_sizes(job))
         path = library.file_of(folder / found.engines[job.graph].file, plan)
         entries[job.graph] = msgspec.structs.replace(
             found.engines[job.graph],
@@ -68,11 +70,8 @@ def engines_of(library: Any, bundle: Path, folder: Path) -> Path:
 
 
 def open_sizes(job: Job) -> dict[str, Any]:
-    """Return (least, tuned for, most) of every size that is open in a job's graph."""
-    if job.profile is None:
-        return {}
-    rows = (job.profile.rows_min, job.profile.rows_opt, job.profile.rows_max)
-    return {ROWS: rows} | {
+    """Return (least, tuned for, most) of every size that stays open in a job's engine."""
+    return {
         size: tuple(shape[axis] for shape in job.shapes[spec.name])
         for spec in job.inputs
         for axis, size in enumerate(spec.shape)

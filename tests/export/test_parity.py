@@ -57,8 +57,14 @@ def test_a_good_bundle_holds_across_evictions_and_a_bucket_change(tiny_bundle):
     assert data["covered"] == {"evictions": 29, "ring_wraps": 10, "gist_bucket_changes": 1}
     assert [rung["rung"] for rung in data["rungs"]] == ["graph fp64", "graph fp32", "onnx"]
     assert set(data["graphs"]) == set(read_manifest(tiny_bundle).graphs)
-    assert len(data["actions"]["per_joint"]) == 14
-    assert max(data["actions"]["per_joint"]) == data["actions"]["max_abs"] <= 1e-4
+    joints = data["actions"]["joints"]
+    assert len(joints) == 14
+    assert max(joint["normalized"] for joint in joints) == data["actions"]["max_abs"] <= 1e-4
+    scale = checkpoint_from_argument(TINY).normalization.action.scale
+    assert [joint["error"] * abs(s) for joint, s in zip(joints, scale, strict=True)] == [
+        pytest.approx(joint["normalized"]) for joint in joints
+    ]
+    assert {joint["unit"] for joint in joints} <= {"rad", "fraction", "1"}
     assert [entry["frame"] for entry in data["by_frame"]] == list(range(34))
     assert set(data["memory"]) == {
         f"memory.{layer:02d}.{part}" for layer in range(3) for part in "kv"

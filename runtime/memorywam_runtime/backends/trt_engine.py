@@ -157,8 +157,9 @@ class TrtEngine:
             BundleError: naming those that differ.
         """
         found = {_described(self._engine, index) for index in range(self._engine.num_io_tensors)}
+        fixed = {name: shape for name, _, _, shape, _ in found}
         want = {
-            (spec.name, mode, spec.dtype, _sizes(spec.shape), "DEVICE")
+            (spec.name, mode, spec.dtype, _sizes(spec.shape, fixed.get(spec.name, ())), "DEVICE")
             for mode, specs in (("INPUT", self._inputs), ("OUTPUT", self._outputs))
             for spec in specs.values()
         }
@@ -212,7 +213,7 @@ class TrtEngine:
         dynamic = {
             name: shape
             for name, shape in shapes.items()
-            if any(isinstance(size, str) for size in self._inputs[name].shape)
+            if -1 in self._engine.get_tensor_shape(name)
         }
         best: tuple[int, int] | None = None
         ranges = []
@@ -300,6 +301,12 @@ def _described(engine: Vendor, index: int) -> tuple[str, str, str, tuple[int, ..
     )
 
 
-def _sizes(shape: Sequence[int | str]) -> tuple[int, ...]:
-    """Return a shape with -1 for every size that is bound at run time."""
-    return tuple(size if isinstance(size, int) else -1 for size in shape)
+def _sizes(shape: Sequence[int | str], found: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape with -1 for every open size, or what an engine has fixed it at.
+
+    An engine that writes memory in place is built for the rows of one bucket.
+    """
+    given = found if len(found) == len(shape) else (-1,) * len(shape)
+    return tuple(
+        size if isinstance(size, int) else fixed for size, fixed in zip(shape, given, strict=True)
+    )
