@@ -41,7 +41,8 @@ def test_frames_are_those_at_which_memory_does_it(includes_current):
     contract = contract_with(recent_includes_current=includes_current)
     found = boundary_frames(contract, PLAN)
     memory = Memory(contract, max_frames=128)
-    taken, slots = {}, []
+    taken: dict[str, int] = {}
+    slots: list[int] = []
     for frame in range(40):
         slot = memory.slot_of(frame)
         if slot in slots:

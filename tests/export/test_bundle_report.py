@@ -11,6 +11,12 @@ from memorywam_runtime import cli
 from memorywam_runtime.bundle import check_bundle, open_bundle, read_manifest
 from memorywam_runtime.errors import BundleError
 
+
+def parity_of(manifest):
+    assert manifest.parity is not None
+    return manifest.parity
+
+
 DATA = {"verdict": "ok", "worst": float("inf")}
 
 
@@ -19,14 +25,14 @@ def test_a_bundle_that_passed_opens_and_its_report_is_among_its_files(tiny_bundl
     before = read_manifest(bundle)
     manifest = record_bundle_parity(bundle, DATA, "<html></html>", passed=True)
     assert manifest == check_bundle(bundle)
-    assert manifest.parity is not None
-    assert json.loads((bundle / manifest.parity.file).read_text())["worst"] == "inf"
-    assert (bundle / manifest.parity.page).read_text() == "<html></html>"
-    assert manifest.parity.sha256s == before.judged_files
-    assert "weights.safetensors" in manifest.parity.sha256s
-    assert open_bundle(bundle).manifest.parity.passed
+    assert json.loads((bundle / parity_of(manifest).file).read_text())["worst"] == "inf"
+    assert (bundle / parity_of(manifest).page).read_text() == "<html></html>"
+    assert parity_of(manifest).sha256s == before.judged_files
+    assert "weights.safetensors" in parity_of(manifest).sha256s
+    assert parity_of(open_bundle(bundle).manifest).passed
     # Again: the report is not part of what it judges.
-    assert record_bundle_parity(bundle, DATA, "", passed=True).parity.sha256s == before.judged_files
+    again = record_bundle_parity(bundle, DATA, "", passed=True)
+    assert parity_of(again).sha256s == before.judged_files
 
 
 def test_a_bundle_that_failed_stays_shut_unless_asked(tiny_bundle, tmp_path, caplog):
@@ -56,7 +62,7 @@ def test_a_report_about_other_graphs_vouches_for_nothing(tiny_bundle, tmp_path):
 def test_a_report_that_was_edited_is_noticed(tiny_bundle, tmp_path):
     bundle = copy_of(tiny_bundle, tmp_path)
     manifest = record_bundle_parity(bundle, DATA, "", passed=True)
-    path = bundle / manifest.parity.file
+    path = bundle / parity_of(manifest).file
     path.write_text(path.read_text().replace("ok", "no"))
     with pytest.raises(BundleError, match=r"parity.json hashes to"):
         open_bundle(bundle)
@@ -65,7 +71,7 @@ def test_a_report_that_was_edited_is_noticed(tiny_bundle, tmp_path):
 def test_a_report_without_its_hash_is_refused(tiny_bundle, tmp_path):
     bundle = copy_of(tiny_bundle, tmp_path)
     manifest = record_bundle_parity(bundle, DATA, "", passed=True)
-    edit_manifest(bundle, lambda found: found["files"].pop(manifest.parity.page))
+    edit_manifest(bundle, lambda found: found["files"].pop(parity_of(manifest).page))
     with pytest.raises(BundleError, match="without its hash"):
         check_bundle(bundle)
 
@@ -83,7 +89,7 @@ def test_verify_writes_its_report_into_the_bundle(tiny_bundle, tmp_path, capsys)
     assert read_manifest(bundle).parity is None
     assert cli.main(words) == 0
     assert "reports/parity.html" in capsys.readouterr().out
-    report = read_manifest(bundle).parity
+    report = parity_of(read_manifest(bundle))
     assert report.passed
     data = json.loads((bundle / report.file).read_text())
     assert data["frames"] == 2
@@ -95,7 +101,7 @@ def test_verify_of_a_bundle_of_another_checkpoint_keeps_it_shut(tiny_bundle, tmp
     words = ["verify", str(bundle), "--checkpoint", "random:tiny:1", "--frames", "2"]
     assert cli.main(words) == 1
     assert "209 differ" in capsys.readouterr().out
-    assert not read_manifest(bundle).parity.passed
+    assert not parity_of(read_manifest(bundle)).passed
     with pytest.raises(BundleError, match="--allow-unverified"):
         open_bundle(bundle)
 

@@ -12,6 +12,12 @@ from memorywam_runtime import cli
 from memorywam_runtime.bundle import read_manifest
 
 
+def parity_of(bundle):
+    report = read_manifest(bundle).parity
+    assert report is not None
+    return report
+
+
 @pytest.fixture
 def verify(tiny_bundle, tmp_path, capsys):
     """Runs the verb on a copy; returns its status, what it wrote, and the copy."""
@@ -59,7 +65,7 @@ def test_the_closed_loop_is_judged_and_shown(verify, monkeypatch, good, status):
     (check,) = [one for one in data["checks"] if one["what"] == "closed loop: recall"]
     assert check["ok"] is (status == 0)
     assert data["closed_loop"][0]["found"]["successes"] == good
-    report = read_manifest(bundle).parity
+    report = parity_of(bundle)
     assert report.passed is (status == 0)
     assert "recall" in (bundle / report.page).read_text()
 
@@ -75,7 +81,7 @@ def test_drift_is_measured_when_asked_for(verify, monkeypatch):
     monkeypatch.setattr("memorywam_export.drift_page.drift_figures", lambda data: ["<i>drift</i>"])
     status, data, bundle = verify("--drift", 300)
     assert (status, asked, data["drift"]) == (0, [300], {"rungs": []})
-    assert "<i>drift</i>" in (bundle / read_manifest(bundle).parity.page).read_text()
+    assert "<i>drift</i>" in (bundle / parity_of(bundle).page).read_text()
 
 
 def test_too_few_frames_to_see_drift_are_refused(verify):
