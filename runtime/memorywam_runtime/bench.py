@@ -70,15 +70,13 @@ def bench_bundle(
     """Return times and sizes of a bundle on this machine.
 
     A tick remembers one frame and makes one chunk. At each fill every arm makes `repeat` ticks.
-    Alone, the backend runs in this process. With others, every arm has a process of its own, all
-    have the same number of threads, and they take turns: each round in another random order, each
-    turn with a tick that is not counted before the one that is. The first arm then takes part
-    twice, under two names: how far its ratio to itself is from 1 is what difference means nothing.
+    Alone, the backend runs in this process. With others, every arm has a process of its own and
+    they take turns, in random order, a tick before each that counts. The first arm then takes part
+    twice: how far its ratio to itself is from 1 is what difference means nothing.
 
     Args:
         root: The bundle.
-        opening: What runs the graphs, ONNX Runtime by default; 0 threads lets a lone backend
-            choose, and gives each of several as many as there are cores.
+        opening: What runs the graphs; 0 threads means one a core where arms are compared.
         frames: Fills to measure at, in latent frames; 1, 10, 100, ... by default.
         num_steps: Denoising steps; the contract's by default.
         repeat: Rounds at each fill.
@@ -90,25 +88,36 @@ def bench_bundle(
         tell: Called with what is being done.
 
     Raises:
-        InputError: a fill that the bundle cannot hold, an arm named twice, or a backend that
-            cannot do what is asked for.
+        InputError: a fill that does not fit, an arm named twice, or what a backend cannot do.
         MissingPartError: a backend that is not there.
     """
-    tell = tell or _silent
-    manifest = read_manifest(root)
+    tell, manifest = tell or _silent, read_manifest(root)
     fills = checked_fills(manifest, frames)
     if repeat < 1:
         raise InputError(f"found {repeat} repetitions; expected at least 1")
-    compares = bool(against) or full_history or roofline
-    opening = _checked(
-        opening or Opening(), compares=compares, history=full_history, operators=operators
-    )
+    compares, opening = bool(against) or full_history or roofline, opening or Opening()
+    opening = _checked(opening, compares=compares, history=full_history, operators=operators)
     arms = _arms(root, opening, against, num_steps, full_history=full_history)
     before = machine()
     with measuring_peaks(opening.num_threads, tell, wanted=roofline) as peaks:
         opened, sizes, measured = _measured(arms, fills, repeat, seed, tell)
-    first = next(iter(arms))
-    by_operator = operator_times(arms[first], fills, tell) if operators else {}
+    judged = next(iter(arms.values()))
+    by_operator = operator_times(judged, fills, tell) if operators else {}
+    best = best_of(peaks) if peaks else None
+    return {
+        **_setting(manifest, opening, num_steps, repeat, seed),
+        "machine": before,
+        "load_average_after": machine()["load_average"],
+        "peaks": best,
+        **_told(manifest, arms, opened, sizes, measured),
+        **findings(manifest, sizes, measured, num_steps, best, by_operator),
+    }
+
+
+def _setting(
+    manifest: Manifest, opening: Opening, num_steps: int | None, repeat: int, seed: int
+) -> dict[str, Any]:
+    """Return what was measured, on what."""
     return {
         "contract_hash": manifest.contract_hash,
         "backend": opening.backend,
@@ -119,13 +128,6 @@ def bench_bundle(
         "repeat": repeat,
         "seed": seed,
         "versions": versions(),
-        "machine": before,
-        "load_average_after": machine()["load_average"],
-        "peaks": best_of(peaks) if peaks else None,
-        **_told(manifest, arms, opened, sizes, measured),
-        **findings(
-            manifest, sizes, measured, num_steps, best_of(peaks) if peaks else None, by_operator
-        ),
     }
 
 

@@ -224,6 +224,7 @@ def other_part(model):
     node.input[1], node.input[2] = nth(model, "Slice", 3).input[1:3]
 
 
+@pytest.mark.proof
 def test_graphs_that_give_new_rows_out_and_half_precision(tiny_bundle_opset20, tmp_path):
     """The faults beside them hold in their form: opset 20, and 11 bits."""
     checkpoint = checkpoint_from_argument(TINY)

@@ -198,18 +198,46 @@ def write_lerobot(
     import pyarrow.parquet as pq
 
     picture = image_of or (lambda camera, episode, step: _flat(cameras.index(camera), step, shape))
-    kind = "video" if video else "image"
+    (root / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+    (root / "data" / "chunk-000").mkdir(parents=True)
+    info = _lerobot_info(lengths, cameras, video=video, shape=shape, dim=dim)
+    (root / "meta" / "info.json").write_text(json.dumps(info, indent=4))
+    texts = "task" if named_tasks else "__index_level_0__"
+    tasks = {"task_index": [0, 1], texts: ["pick it up", "put it down"]}
+    pq.write_table(pa.table(tasks), root / "meta" / "tasks.parquet")
+    rows = _lerobot_rows(lengths, cameras, dim, None if video else picture)
+    vector = pa.list_(pa.float32(), dim)
+    schema = pa.schema(
+        [("observation.state", vector), ("action", vector), ("timestamp", pa.float32())]
+        + [(n, pa.int64()) for n in ("frame_index", "episode_index", "index", "task_index")]
+        + [(f"observation.images.{n}", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+           for n in cameras if not video]
+    )  # fmt: skip
+    file = Path("chunk-000") / "file-000.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema), root / "data" / file)
+    entries = _lerobot_episodes(lengths, cameras, video=video)
+    pq.write_table(pa.Table.from_pylist(entries), root / "meta" / "episodes" / file)
+    steps = [(e, s) for e, length in enumerate(lengths) for s in range(length)]
+    for name in cameras if video else ():
+        path = root / "videos" / f"observation.images.{name}" / "chunk-000" / "file-000.mp4"
+        path.parent.mkdir(parents=True)
+        _write_video(path, [picture(name, e, s) for e, s in steps])
+    return root
+
+
+def _lerobot_info(lengths, cameras, *, video, shape, dim):
+    """What `meta/info.json` holds."""
     motors = [f"m{k}" for k in range(dim)]
     features = {
         "observation.state": {"dtype": "float32", "shape": [dim], "names": None},
         "action": {"dtype": "float32", "shape": [dim], "names": {"motors": motors}},
-        **{f"observation.images.{name}": {"dtype": kind, "shape": [*shape, 3],
-           "names": ["height", "width", "channels"]} for name in cameras},
+        **{f"observation.images.{name}": {"dtype": "video" if video else "image",
+           "shape": [*shape, 3], "names": ["height", "width", "channels"]} for name in cameras},
         **{name: {"dtype": "int64", "shape": [1], "names": None}
            for name in ("frame_index", "episode_index", "index", "task_index")},
         "timestamp": {"dtype": "float32", "shape": [1], "names": None},
     }  # fmt: skip
-    info = {
+    return {
         "codebase_version": "v3.0", "robot_type": "so100", "total_episodes": len(lengths),
         "total_frames": sum(lengths), "total_tasks": 2, "chunks_size": 1000,
         "data_files_size_in_mb": 100, "video_files_size_in_mb": 200, "fps": FPS,
@@ -219,14 +247,13 @@ def write_lerobot(
         if video else None,
         "features": features,
     }  # fmt: skip
-    (root / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
-    (root / "data" / "chunk-000").mkdir(parents=True)
-    (root / "meta" / "info.json").write_text(json.dumps(info, indent=4))
-    texts = "task" if named_tasks else "__index_level_0__"
-    tasks = {"task_index": [0, 1], texts: ["pick it up", "put it down"]}
-    pq.write_table(pa.table(tasks), root / "meta" / "tasks.parquet")
-    rows, entries, start = [], [], 0
+
+
+def _lerobot_rows(lengths, cameras, dim, picture):
+    """One row a step; with its images, unless they are in videos."""
+    rows = []
     for episode, length in enumerate(lengths):
+        start = sum(lengths[:episode])
         for step in range(length):
             row = {
                 "observation.state": _values(episode, step, dim),
@@ -234,50 +261,31 @@ def write_lerobot(
                 "timestamp": step / FPS, "frame_index": step, "episode_index": episode,
                 "index": start + step, "task_index": episode % 2,
             }  # fmt: skip
-            if not video:
-                row |= {
-                    f"observation.images.{name}": {
-                        "bytes": png_from_image(picture(name, episode, step)), "path": None,
-                    } for name in cameras
-                }  # fmt: skip
+            for name in cameras if picture else ():
+                content = png_from_image(picture(name, episode, step))
+                row[f"observation.images.{name}"] = {"bytes": content, "path": None}
             rows.append(row)
+    return rows
+
+
+def _lerobot_episodes(lengths, cameras, *, video):
+    """One entry an episode: where its rows are, and its part of each video."""
+    entries = []
+    for episode, length in enumerate(lengths):
+        start = sum(lengths[:episode])
         entry = {
             "episode_index": episode, "tasks": ["x"], "length": length, "data/chunk_index": 0,
             "data/file_index": 0, "dataset_from_index": start, "dataset_to_index": start + length,
         }  # fmt: skip
-        if video:
-            for name in cameras:
-                key = f"videos/observation.images.{name}"
-                entry |= {
-                    f"{key}/chunk_index": 0, f"{key}/file_index": 0,
-                    f"{key}/from_timestamp": start / FPS,
-                    f"{key}/to_timestamp": (start + length) / FPS,
-                }  # fmt: skip
+        for name in cameras if video else ():
+            key = f"videos/observation.images.{name}"
+            entry |= {
+                f"{key}/chunk_index": 0, f"{key}/file_index": 0,
+                f"{key}/from_timestamp": start / FPS,
+                f"{key}/to_timestamp": (start + length) / FPS,
+            }  # fmt: skip
         entries.append(entry)
-        start += length
-    vector = pa.list_(pa.float32(), dim)
-    schema = pa.schema(
-        [("observation.state", vector), ("action", vector), ("timestamp", pa.float32())]
-        + [(n, pa.int64()) for n in ("frame_index", "episode_index", "index", "task_index")]
-        + [(f"observation.images.{n}", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-           for n in cameras if not video]
-    )  # fmt: skip
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema), root / "data" / "chunk-000" / "file-000.parquet"
-    )
-    pq.write_table(
-        pa.Table.from_pylist(entries),
-        root / "meta" / "episodes" / "chunk-000" / "file-000.parquet",
-    )
-    if video:
-        for name in cameras:
-            file = root / "videos" / f"observation.images.{name}" / "chunk-000" / "file-000.mp4"
-            file.parent.mkdir(parents=True)
-            frames = [
-                picture(name, e, s) for e, length in enumerate(lengths) for s in range(length)
-            ]
-            _write_video(file, frames)
-    return root
+    return entries
 
 
 def _values(episode: int, step: int, dim: int) -> list[float]:

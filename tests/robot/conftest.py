@@ -1,5 +1,6 @@
 """A tiny bundle, and the expert as a policy, so that episodes can succeed without training."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from memorywam_export.presets import contract_from_preset
 from memorywam_robot.loop import ChunkPolicy
+from memorywam_runtime.cli import main
 from memorywam_runtime.observation import Observation
 
 
@@ -103,3 +105,32 @@ def tiny_bundle(tmp_path_factory) -> Path:
     from tests.fakes.rungs import NEWEST_OPSET
 
     return bundle_once(tmp_path_factory, NEWEST_OPSET)
+
+
+@pytest.fixture(scope="session")
+def recorded(tiny_bundle, tmp_path_factory):
+    """One simulated episode, recorded by the verb run."""
+    directory = tmp_path_factory.mktemp("recorded")
+    assert main(
+        ["run", str(tiny_bundle), "--robot", "sim:recall", "--instruction", "random", "--seed", "2",
+         "--threads", "1", "--hide", "anchors", "--record", str(directory), "--record-memory"]
+    ) == 0  # fmt: skip
+    (path,) = directory.iterdir()
+    return path
+
+
+@pytest.fixture
+def replay(tiny_bundle, tmp_path, capsys):
+    """Call the verb; return status, JSON data if any, and what was said."""
+
+    def call(recording, *words, bundle=tiny_bundle):
+        path = tmp_path / "result.json"
+        path.unlink(missing_ok=True)
+        status = main(
+            ["replay", str(recording), "--bundle", str(bundle), *words, "--json", str(path)]
+        )
+        data = json.loads(path.read_bytes())["data"] if path.exists() else None
+        said = capsys.readouterr()
+        return status, data, said.out + said.err
+
+    return call
