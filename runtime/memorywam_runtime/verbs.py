@@ -79,6 +79,7 @@ def _bundle_rows(
         ("prompt", repr(prompt.text), f"{prompt.num_tokens} tokens, {prompt.encoder}")
         for prompt in manifest.prompts
     ]
+    rows.append(("report", "parity", _parity(manifest)))
     return rows + [
         ("made with", name, version) for name, version in sorted(manifest.versions.items())
     ]
@@ -108,8 +109,19 @@ def _bundle_data(
             "by_frames": memory,
         },
         "prompts": msgspec.to_builtins(manifest.prompts),
+        "parity": msgspec.to_builtins(manifest.parity),
         "versions": manifest.versions,
     }
+
+
+def _parity(manifest: "Manifest") -> str:
+    """Say whether the bundle was found to be its checkpoint."""
+    report = manifest.parity
+    if report is None:
+        return "none: run `memorywam verify`"
+    if report.sha256s != manifest.judged_files:
+        return f"about other graphs or weights: {report.page}"
+    return f"{'every check held' if report.passed else 'CHECKS FAILED'}: {report.page}"
 
 
 def _graphs(manifest: "Manifest") -> dict[str, dict[str, Any]]:

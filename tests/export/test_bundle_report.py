@@ -47,6 +47,18 @@ def test_a_bundle_that_failed_stays_shut_unless_asked(tiny_bundle, tmp_path, cap
                      "--allow-unverified"]) == 0  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("passed", "said"), [(None, "none: run `memorywam verify`"), (True, "every check held"),
+                         (False, "CHECKS FAILED")],
+)  # fmt: skip
+def test_inspect_says_what_was_found(tiny_bundle, tmp_path, capsys, passed, said):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    if passed is not None:
+        record_bundle_parity(bundle, DATA, "", passed=passed)
+    assert cli.main(["inspect", str(bundle)]) == 0
+    assert said in capsys.readouterr().out
+
+
 def test_a_report_about_other_graphs_vouches_for_nothing(tiny_bundle, tmp_path):
     bundle = copy_of(tiny_bundle, tmp_path)
     record_bundle_parity(bundle, DATA, "", passed=True)
