@@ -17,6 +17,7 @@ from memorywam_export.engine_audit import Audit, audited, memory_layers_in
 from memorywam_export.engine_jobs import Job, jobs_of
 from memorywam_export.engine_preflight import Preflight, preflight
 from memorywam_export.engine_targets import check_rewrites, check_target, check_types
+from memorywam_export.recipes import check_recipe, recipe_from_name
 from memorywam_runtime.bundle import check_bundle
 from memorywam_runtime.engines import (
     ENGINES_SCHEMA_VERSION,
@@ -119,6 +120,9 @@ def build_engines(bundle: Path, options: BuildOptions) -> BuildResult:
     )
     for job in jobs:
         check_types(options.backend, target, job.types)
+    if manifest.quantization is not None:
+        recipe = recipe_from_name(manifest.quantization.recipe)
+        check_recipe(recipe, options.backend, target, compiler.version)
     check_rewrites(options.backend, target, manifest.rewrites)
     directory = engines_dir(bundle, options.backend, target)
     if options.out is not None:

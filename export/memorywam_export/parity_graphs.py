@@ -10,12 +10,20 @@ from numpy.typing import NDArray
 
 from memorywam_export.trace_report import Array, Tensors
 from memorywam_runtime.backends import Array as DeviceArray
-from memorywam_runtime.manifest import Manifest
+from memorywam_runtime.backends import Backend, Engine
+from memorywam_runtime.manifest import GraphEntry, Manifest
 from memorywam_runtime.schedule import euler_steps
 from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import DType, TensorSpec, decoded, encoded
 
-__all__ = ["Script", "context_rows", "graph_inputs", "graph_outputs", "kept_type"]
+__all__ = [
+    "Script",
+    "context_rows",
+    "engine_outputs",
+    "graph_inputs",
+    "graph_outputs",
+    "kept_type",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +107,21 @@ def graph_inputs(session: Session, script: Script, manifest: Manifest) -> dict[s
 def graph_outputs(session: Session, graph: str, inputs: Mapping[str, Array]) -> Tensors:
     """Return the outputs of one call of a graph, in arrays of its own."""
     entry, backend = session.manifest.graphs[graph], session.backend
+    engine = backend.load((session.root or Path()) / entry.file, entry)
+    return engine_outputs(backend, engine, entry, inputs)
+
+
+def engine_outputs(
+    backend: Backend, engine: Engine, entry: GraphEntry, inputs: Mapping[str, Array]
+) -> Tensors:
+    """Return the outputs of one call of an engine, in arrays of its own.
+
+    Args:
+        backend: Of the engine.
+        engine: Of the graph.
+        entry: Its inputs and outputs.
+        inputs: Numbers by name, rounded here to the graph's types.
+    """
     given = {s.name: encoded(inputs[s.name], s.dtype) for s in entry.inputs}
     shapes = [
         (size, n)
@@ -121,7 +144,7 @@ def graph_outputs(session: Session, graph: str, inputs: Mapping[str, Array]) -> 
         else made(spec)
         for spec in entry.outputs
     }
-    backend.load((session.root or Path()) / entry.file, entry).bind(placed, outputs)()
+    engine.bind(placed, outputs)()
     return {s.name: decoded(backend.read(outputs[s.name]), s.dtype) for s in entry.outputs}
 
 

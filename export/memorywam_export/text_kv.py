@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import nn
 
+from memorywam_export.quantize_weights import tensor_in_floats
 from memorywam_export.reference.attention import CrossAttention
 from memorywam_export.reference.blocks import text_stem
 from memorywam_runtime.contract import InferenceContract
@@ -47,9 +47,8 @@ def text_arrays(
 
 
 def _load(module: nn.Module, path: Path, prefix: str) -> None:
-    """Give a module its weights; they are unmapped with it."""
-    with safe_open(path, "pt") as file:
-        state = {name: file.get_tensor(prefix + name) for name in module.state_dict()}
+    """Give a module its weights, quantized ones as floats; they are unmapped with it."""
+    state = {name: tensor_in_floats(path, prefix + name) for name in module.state_dict()}
     module.load_state_dict(state, strict=True, assign=True)
 
 

@@ -94,6 +94,11 @@ def verify_bundle(
     """
     options = options or VerifyOptions()
     manifest = check_bundle(root)
+    if manifest.quantization is not None:
+        raise InputError(
+            f"found a bundle quantized by recipe '{manifest.quantization.recipe}', which no "
+            "tolerance here is for; expected one in floats: verify the bundle that it was made from"
+        )
     num_frames = _num_frames(manifest, options)
     device = None
     if options.backend is not None:

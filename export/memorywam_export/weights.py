@@ -34,7 +34,12 @@ TORCH_DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-_SAFETENSORS_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+_SAFETENSORS_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()} | {
+    # What quantization leaves; no checkpoint may hold them.
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.float8_e4m3fn: "F8_E4M3",
+}
 
 
 _BLOCK = 1 << 19

@@ -151,6 +151,8 @@ def check_bundle(root: Path) -> Manifest:
     named |= {entry.file for entry in manifest.prompts}
     if manifest.parity is not None:
         named |= {manifest.parity.file, manifest.parity.page}
+    if manifest.quantization is not None and manifest.quantization.table is not None:
+        named.add(manifest.quantization.table)
     unlisted = sorted(named - set(manifest.files))
     if unlisted:
         raise BundleError(

@@ -29,6 +29,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("what a bundle holds: graphs, tensors, memory sizes, hashes", "cpu"),
     "verify": ("compare a bundle with its checkpoint, tensor by tensor", "export,cpu"),
     "build": ("engines of a bundle for a GPU, kept while they fit", "export,tensorrt-rtx"),
+    "calibrate": (
+        "scales for int8 from recorded episodes: coverage, ranges, a table",
+        "export,record",
+    ),
     "bench": ("time every stage against how full the memory is", "cpu"),
     "run": ("the on-robot loop: cameras, policy, limits, arm", "cpu"),
     "replay": ("feed a recording through a bundle, and compare what it does", "cpu,record"),

@@ -19,6 +19,8 @@ __all__ = [
     "MemoryPlan",
     "Precision",
     "PromptEntry",
+    "Quantization",
+    "QuantizationRecipe",
     "ReportEntry",
     "Rewrite",
     "SourceEntry",
@@ -31,6 +33,8 @@ SCHEMA_VERSION = 1
 CacheWrite = Literal["in_place", "copy"]
 Precision = Literal["fp32", "bf16", "fp16"]
 OnFull = Literal["refuse", "stop", "drop-oldest-gist"]
+QuantizationRecipe = Literal["int8", "fp8", "int8-weight", "int4-weight"]
+"""`int8` and `fp8` round the operands of a product both, `*-weight` its weight alone."""
 Rewrite = Literal[
     "fold-modulation", "modulation-table", "collapse-padding", "rope-halves", "early-frames"
 ]
@@ -65,6 +69,8 @@ class GraphEntry(_Part, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     cost: GraphCost | None = None
+    quantized: QuantizationRecipe | None = None
+    """What its explicit Q/DQ are of, which decides how a backend loads it; None: it has none."""
 
 
 class MemoryPlan(_Part, frozen=True):
@@ -133,6 +139,18 @@ class ReportEntry(_Part, frozen=True):
     """Graphs and weights as they were then: of others the report says nothing."""
 
 
+class Quantization(_Part, frozen=True):
+    """How the graphs' products were quantized; `precision` is the type of what stayed wide."""
+
+    recipe: QuantizationRecipe
+    table: str | None
+    """The scale table's file; None where no activation is quantized."""
+    sites: tuple[str, ...]
+    """Weights that are quantized, `graph/name`."""
+    wide: dict[str, str]
+    """Weights of products that are not, `graph/name`, and why."""
+
+
 class Manifest(_Part, frozen=True):
     """The bundle's contract, stored as `manifest.json`."""
 
@@ -153,6 +171,7 @@ class Manifest(_Part, frozen=True):
     """Exact rewrites that the graphs and weights are made with."""
     parity: ReportEntry | None = None
     """Whether the bundle is what its checkpoint is; None before `memorywam verify`."""
+    quantization: Quantization | None = None
 
     @property
     def judged_files(self) -> dict[str, str]:

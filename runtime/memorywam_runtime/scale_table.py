@@ -9,9 +9,12 @@ from memorywam_runtime.errors import InputError
 
 __all__ = [
     "SCHEMA_VERSION",
+    "PlateauEntry",
     "Provenance",
+    "SamplePoint",
     "ScaleEntry",
     "ScaleTable",
+    "SeenRange",
     "scale_table_from_json",
     "scale_table_schema",
     "scale_table_to_json",
@@ -52,6 +55,44 @@ class ScaleEntry(_Part, frozen=True):
             raise InputError("a scale table: found a scale that is not finite and above 0")
         if self.axis is None and len(self.scales) != 1:
             raise InputError(f"a scale table: found {len(self.scales)} scales without an axis")
+        if not (math.isfinite(self.absmax) and self.absmax >= 0 and 0 <= self.clipped <= 1):
+            raise InputError(
+                f"a scale table: found absmax {self.absmax} and clipped {self.clipped}; expected "
+                "a finite number of at least 0, and a share"
+            )
+
+
+class SeenRange(_Part, frozen=True):
+    """What was seen of one tensor: does it fit float16, does one scale do for all steps?"""
+
+    absmax: float
+    p999: float
+    """What 99.9 % of the absolute values are at most."""
+    num_values: int
+    groups: dict[str, float]
+    """Largest absolute value by denoising step (`step/03`) or class of tokens (`gist`)."""
+
+
+class SamplePoint(_Part, frozen=True):
+    """One decision point."""
+
+    episode: str
+    frame: int
+    """The newest in memory, from 0."""
+    seed: int
+    """Of the noise that the chunk started from."""
+
+
+class PlateauEntry(_Part, frozen=True):
+    """How much scales moved when a first part of the decision points grew to a larger one."""
+
+    num_samples: int
+    """Of the larger part."""
+    worst_change: float
+    """Largest relative change of an activation's scale."""
+    worst_site: str
+    share_settled: float
+    """Of the activations, whose scale changed less than the recipe asks."""
 
 
 class Provenance(_Part, frozen=True):
@@ -66,7 +107,20 @@ class Provenance(_Part, frozen=True):
     num_samples: int
     """Decision points."""
     seed: int
+    """Of split, choice and noise."""
     versions: dict[str, str]
+    samples: tuple[SamplePoint, ...] = ()
+    """All of them, in the order of their choice."""
+    num_denoising_steps: int = 0
+    """That each went through."""
+    coverage: dict[str, int] = {}
+    """Decision points by cell of the coverage table."""
+    missing: tuple[str, ...] = ()
+    """Cells without any, which were allowed to be missing."""
+    plateau: tuple[PlateauEntry, ...] = ()
+    """Over nested parts of the decision points."""
+    statistics_sha256: str = ""
+    """Of all that was counted; the same whatever the order, or the machines that shared it."""
 
 
 class ScaleTable(_Part, frozen=True):
@@ -83,8 +137,10 @@ class ScaleTable(_Part, frozen=True):
     `cache_update/mixtures.video.blocks.3.ffn.0:input` and `...ffn.0:weight`; of memory
     `memory.03.k`."""
     wide: dict[str, str]
-    """Sites that stay in the bundle's type, and why."""
+    """Products that stay in the bundle's type, `graph/name`, and why."""
     provenance: Provenance
+    ranges: dict[str, SeenRange] = {}
+    """By site, what was seen: of quantized activations, wide ones, and memory."""
 
 
 def scale_table_to_json(table: ScaleTable) -> bytes:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.fakes.bundles import TINY, copy_of
+from tests.fakes.bundles import TINY, copy_of, edit_manifest
 
 from memorywam_export import verify_report
 from memorywam_export.closed_loop import TaskLoop
@@ -89,6 +89,19 @@ def test_too_few_frames_to_see_drift_are_refused(verify):
     assert status == 2
     assert "200" in text
     assert read_manifest(bundle).parity is None
+
+
+def test_a_quantized_bundle_is_refused(tiny_bundle, tmp_path, capsys):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    quantization: dict[str, object] = {
+        "recipe": "int8-weight",
+        "table": None,
+        "sites": [],
+        "wide": {},
+    }
+    edit_manifest(bundle, lambda found: found.update(quantization=quantization))
+    assert cli.main(["verify", str(bundle), "--checkpoint", TINY]) == 2
+    assert "quantized by recipe 'int8-weight'" in capsys.readouterr().err
 
 
 def test_bisection_needs_graphs_that_can_be_looked_into(verify):

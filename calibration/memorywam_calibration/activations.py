@@ -1,0 +1,82 @@
+"""Activations: statistics of every site of the graphs, and the decision points that they are of."""
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memorywam_calibration.samples import Sample
+from memorywam_calibration.statistics import LIMIT, TensorStatistics
+from memorywam_runtime.errors import InputError
+
+__all__ = ["Activations", "Rows"]
+
+Rows = NDArray[np.floating]
+
+
+class Activations:
+    """Statistics of every site, and the decision points that they are of."""
+
+    def __init__(self) -> None:
+        self.samples: set[Sample] = set()
+        self.sites: dict[str, TensorStatistics] = {}
+        """`graph/name:input` of a linear map, `memory.LL.k` of what was written to memory."""
+        self._waiting: dict[str, list[Rows]] = {}
+        self.counts = Counter[str]()
+        """Steps and classes of tokens that were met, in decision points."""
+
+    def add(self, site: str, values: Rows, group: str) -> None:
+        """Take rows [rows, channels] of a site; they count once `flush` is called.
+
+        Raises:
+            InputError: a value that no range could be made from.
+        """
+        peak = float(np.abs(values).max(initial=0.0))
+        if not peak < LIMIT:  # nor is what is not a number
+            raise InputError(
+                f"{site} ({group}): found the value {peak}; expected finite values below "
+                f"{LIMIT:.0f}: the weights, the statistics of the data set or the images are "
+                "damaged"
+            )
+        if site not in self.sites:
+            self.sites[site] = TensorStatistics(values.shape[1])
+        self.sites[site].note_peak(group, peak)
+        self._waiting.setdefault(site, []).append(values)
+
+    def flush(self) -> None:
+        """Count what waits: rows of many calls at once, and what several maps share only once."""
+        made: dict[tuple[int, ...], TensorStatistics] = {}
+        for site, rows in self._waiting.items():
+            key = tuple(id(one) for one in rows)
+            if key not in made:
+                made[key] = TensorStatistics(rows[0].shape[1])
+                made[key].add(np.concatenate(rows))
+            self.sites[site] = self.sites[site].merged(made[key])
+        self._waiting = {}
+
+    def merged(self, other: "Activations") -> "Activations":
+        """Return those of both together.
+
+        Raises:
+            InputError: a decision point that both have counted, or sites that differ.
+        """
+        if twice := self.samples & other.samples:
+            one = min(twice, key=lambda sample: (sample.episode, sample.frame))
+            raise InputError(
+                f"found frame {one.frame} of {one.episode} in both parts; expected each decision "
+                "point once: leave one part out"
+            )
+        both = Activations()
+        both.samples = self.samples | other.samples
+        both.counts = self.counts + other.counts
+        for site in sorted({*self.sites, *other.sites}):
+            mine, theirs = self.sites.get(site), other.sites.get(site)
+            both.sites[site] = mine.merged(theirs) if mine and theirs else mine or theirs  # type: ignore[assignment]
+        return both
+
+    def to_bytes(self) -> bytes:
+        """Return all of it; the same decision points, the same bytes, in whatever order."""
+        points = sorted((one.episode, one.frame, one.seed) for one in self.samples)
+        head = [f"{points} {sorted(self.counts.items())}\n".encode()]
+        parts = ([f"{site}\n".encode(), self.sites[site].to_bytes()] for site in sorted(self.sites))
+        return b"".join([*head, *(piece for part in parts for piece in part)])

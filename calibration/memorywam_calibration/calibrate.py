@@ -1,0 +1,270 @@
+"""Calibration from end to end: a bundle and recordings to a scale table."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from memorywam_calibration.activations import Activations
+from memorywam_calibration.coverage import (
+    CoverageRow,
+    coverage_rows,
+    expected_cells,
+    planned_counts,
+)
+from memorywam_calibration.episodes import SHARES, Episode, count_by_split, episodes_in
+from memorywam_calibration.needs import Needs, needs_of
+from memorywam_calibration.plateau import nested_bounds, plateau_of, whole
+from memorywam_calibration.replay import policy_from_bundle, replayed
+from memorywam_calibration.samples import FillCell, Sample, chosen_samples, fill_cells
+from memorywam_calibration.scales import Data, fitted_table
+from memorywam_calibration.sites import chosen_sites
+from memorywam_calibration.survey import Survey, surveyed
+from memorywam_export.recipes import recipe_from_name
+from memorywam_runtime.bundle import check_bundle
+from memorywam_runtime.errors import InputError
+from memorywam_runtime.manifest import Manifest
+from memorywam_runtime.scale_table import ScaleTable
+
+__all__ = ["Calibration", "Options", "Plan", "calibrated", "planned"]
+
+_Tell = Callable[[str], None]
+_SMALL_BYTES = 80_000_000
+"""Of a bundle: 20 million weights in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be chosen."""
+
+    recipe: str = "int8"
+    num_samples: int | None = None
+    """Decision points; the recipe's by default."""
+    seed: int = 0
+    """Of split, choice and noise."""
+    shares: tuple[float, ...] = SHARES
+    """Of the episodes for calibration, development and held out."""
+    allowed: tuple[str, ...] = ()
+    """Cells of the coverage table that may be missing, with * for any."""
+    max_fill: int | None = None
+    """Look at no frame beyond this many in memory; the coverage table tells what it costs."""
+    instruction: str | None = None
+    """Another one than was recorded."""
+    cameras: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The contract's camera to the recordings' name for it, where they differ."""
+    num_threads: int = 0
+    """Of torch; 0 lets it choose, but one for a small model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be replayed, and what it covers."""
+
+    manifest: Manifest
+    needs: Needs
+    episodes: list[Episode]
+    surveys: list[Survey]
+    samples: list[Sample]
+    fills: list[FillCell]
+    counts: Counter[str]
+    longest_frames: int
+    """That an episode of these tasks can get."""
+    prompts: tuple[str, ...]
+
+    def rows(self, counts: Mapping[str, int], allowed: Sequence[str]) -> list[CoverageRow]:
+        """Return the coverage table of some counts."""
+        steps = self.manifest.contract.conventions.num_steps
+        return coverage_rows(
+            expected_cells(self.manifest, self.fills, steps, self.prompts),
+            counts,
+            self.needs,
+            allowed=allowed,
+            fills=self.fills,
+            longest_frames=self.longest_frames,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What came of it."""
+
+    plan: Plan
+    coverage: list[CoverageRow]
+    table: ScaleTable | None
+    """None where the coverage lacks what the recipe asks for: nothing was replayed then."""
+
+
+def planned(bundle: Path, recordings: Path, options: Options, tell: _Tell) -> Plan:
+    """Find episodes, split them, and choose decision points.
+
+    Args:
+        bundle: Its contract and instructions count; its weights are only checked.
+        recordings: One recording, a data set, or a directory of recordings.
+        options: What may be chosen.
+        tell: Called with what is at work.
+
+    Raises:
+        InputError: recordings that are not there, do not fit, or hold nothing to calibrate on.
+        BundleError: a bundle that does not pass its checks.
+    """
+    needs = needs_of(options.recipe)
+    count = needs.num_samples if options.num_samples is None else options.num_samples
+    if count < needs.least_samples:
+        raise InputError(
+            f"found {count} decision points; expected at least {needs.least_samples}, and "
+            f"{needs.release_samples} for a release: ask for more"
+        )
+    manifest = check_bundle(bundle)
+    if manifest.quantization is not None:
+        raise InputError(
+            f"{bundle} is quantized already, with {manifest.quantization.recipe}; expected a "
+            "bundle as exported: calibrate that one"
+        )
+    contract = manifest.contract
+    episodes = episodes_in(
+        recordings, contract, manifest.contract_hash, seed=options.seed, shares=options.shares
+    )
+    chosen = [one for one in episodes if one.split == "calibration"]
+    _check_chosen(recordings, episodes, chosen)
+    surveys = surveyed(
+        chosen, contract, instruction=options.instruction, cameras=options.cameras, tell=tell
+    )
+    _check_prompts(surveys, manifest)
+    drops = manifest.memory.on_full == "drop-oldest-gist"
+    fills = fill_cells(contract, None if drops else manifest.memory.max_frames)
+    samples = chosen_samples(_limited(surveys, options.max_fill), fills, count, seed=options.seed)
+    steps = contract.conventions.num_steps
+    return Plan(
+        manifest=manifest,
+        needs=needs,
+        episodes=episodes,
+        surveys=surveys,
+        samples=samples,
+        fills=fills,
+        counts=planned_counts(samples, surveys, episodes, manifest, fills, steps),
+        longest_frames=_longest(episodes, surveys, contract.steps_per_frame),
+        prompts=tuple(prompt.text for prompt in manifest.prompts)
+        if options.instruction is None
+        else (options.instruction,),
+    )
+
+
+def calibrated(
+    bundle: Path, recordings: Path, options: Options | None = None, tell: _Tell = lambda _: None
+) -> Calibration:
+    """Make a scale table.
+
+    Args:
+        bundle: To be quantized; its own weights are run, by torch.
+        recordings: One recording, a data set, or a directory of recordings.
+        options: What may be chosen.
+        tell: Called with what is at work.
+
+    Raises:
+        InputError: recordings that are not there, do not fit, or hold nothing to calibrate on.
+        BundleError: a bundle that does not pass its checks.
+    """
+    options = options or Options()
+    plan = planned(bundle, recordings, options, tell)
+    coverage = plan.rows(plan.counts, options.allowed)
+    if not all(row.is_ok for row in coverage):
+        return Calibration(plan=plan, coverage=coverage, table=None)
+    policy = policy_from_bundle(bundle, num_threads=options.num_threads or _threads(plan.manifest))
+    parts = replayed(
+        policy,
+        plan.surveys,
+        plan.samples,
+        bounds=nested_bounds(len(plan.samples), plan.needs.least_samples),
+        cameras=options.cameras,
+        tell=tell,
+    )
+    tell("fits scales")
+    found = whole(parts)
+    counts = _met_counts(plan, found)
+    coverage = plan.rows(counts, options.allowed)
+    if not all(row.is_ok for row in coverage):
+        return Calibration(plan=plan, coverage=coverage, table=None)
+    sites = chosen_sites(bundle, plan.manifest, recipe_from_name(plan.needs.recipe), found.sites)
+    data = Data(
+        episodes=plan.episodes,
+        samples=plan.samples,
+        seed=options.seed,
+        num_denoising_steps=policy.num_denoising_steps,
+        coverage={row.cell: row.count for row in coverage},
+        missing=[row.cell for row in coverage if row.count < row.least],
+        plateau=plateau_of(sites, parts, plan.needs),
+    )
+    table = fitted_table(policy.session, sites, found, plan.needs, data)
+    return Calibration(plan=plan, coverage=coverage, table=table)
+
+
+def _threads(manifest: Manifest) -> int:
+    """Return one thread for a small model, where a second waits more than it computes; else 0."""
+    num_bytes = sum(entry.num_bytes for entry in manifest.files.values())
+    return 1 if num_bytes < _SMALL_BYTES else 0
+
+
+def _met_counts(plan: Plan, found: Activations) -> Counter[str]:
+    """Return what was planned, with all that the replay itself counted in its place."""
+    kept = ("samples", "episodes", "split/", "phase/", "prompt/")
+    counts = Counter({cell: n for cell, n in plan.counts.items() if cell.startswith(kept)})
+    counts["samples"] = len(found.samples)
+    for cell, number in found.counts.items():
+        head, _, tail = cell.partition("/")
+        if head != "frames":
+            counts[cell] = number
+            continue
+        for fill in plan.fills:
+            if fill.first <= int(tail) <= fill.last:
+                counts[f"fill/{fill.name}"] += number
+    return counts
+
+
+def _check_chosen(recordings: Path, episodes: Sequence[Episode], chosen: Sequence[Episode]) -> None:
+    """Refuse a split that leaves nothing to calibrate on."""
+    if len(episodes) == 1:
+        raise InputError(
+            f"found one episode in {recordings}; expected at least three, and 20 for a good "
+            "table: what calibrates must not judge; record more"
+        )
+    if not chosen:
+        shares = ", ".join(f"{n} {split}" for split, n in count_by_split(episodes).items())
+        raise InputError(
+            f"{recordings}: found {len(episodes)} episodes, by lot {shares}; expected some for "
+            "calibration: record more, or choose another --seed"
+        )
+
+
+def _check_prompts(surveys: Sequence[Survey], manifest: Manifest) -> None:
+    """Refuse instructions that the bundle does not hold, before anything is replayed."""
+    known = [prompt.text for prompt in manifest.prompts]
+    for survey in surveys:
+        if survey.instruction not in known:
+            raise InputError(
+                f"{survey.episode.recording.path}: found the instruction "
+                f"{survey.instruction!r}; the bundle holds {'; '.join(map(repr, known)) or 'none'}:"
+                " add it with `memorywam prompt BUNDLE --add`, or name one with --instruction"
+            )
+
+
+def _limited(surveys: Sequence[Survey], max_fill: int | None) -> list[Survey]:
+    """Return the episodes up to a memory fill."""
+    if max_fill is None:
+        return list(surveys)
+    if max_fill < 1:
+        raise InputError(f"found a memory fill of {max_fill}; expected at least 1 frame")
+    return [
+        Survey(
+            episode=one.episode,
+            instruction=one.instruction,
+            num_frames=min(one.num_frames, max_fill),
+            gripper_frames=one.gripper_frames,
+        )
+        for one in surveys
+    ]
+
+
+def _longest(episodes: Sequence[Episode], surveys: Sequence[Survey], steps_per_frame: int) -> int:
+    """Return how many frames an episode of these tasks can get, by what any recording says."""
+    said = [1 + one.recording.header.max_steps // steps_per_frame for one in episodes]
+    return max([*said, *(one.num_frames for one in surveys)])

@@ -1,0 +1,161 @@
+"""Recordings become a scale table that the emitter takes, the same bytes each time."""
+
+import dataclasses
+import json
+import shutil
+
+import jsonschema  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from memorywam_calibration.calibrate import Options, calibrated
+from memorywam_export.quantize import quantize_bundle
+from memorywam_export.recipes import recipe_from_name
+from memorywam_runtime.errors import BundleError, InputError
+from memorywam_runtime.files import sha256_of
+from memorywam_runtime.scale_table import (
+    scale_table_from_json,
+    scale_table_schema,
+    scale_table_to_json,
+)
+
+OPTIONS = Options(num_samples=16)
+EDGES = "block {} of 3: the first and last 1 stay wide"
+
+
+@pytest.fixture(scope="module")
+def table(tiny_bundle, recordings):
+    found = calibrated(tiny_bundle, recordings, OPTIONS)
+    assert found.table is not None
+    return found.table
+
+
+def test_the_middle_block_becomes_int8(table):
+    names = {site.rpartition(":")[0] for site in table.entries}
+    parts = [f"self_attn.{part}" for part in "qkvo"] + ["cross_attn.q", "cross_attn.o"]
+    assert names == {
+        f"{graph}.blocks.1.{part}"
+        for graph in ("cache_update/mixtures.video", "action_step/mixtures.action")
+        for part in (*parts, "ffn.0", "ffn.2")
+    }
+    assert {f"{name}:{end}" for name in names for end in ("input", "weight")} == set(table.entries)
+
+
+def test_what_stays_wide_has_a_reason(table):
+    assert not {site.rpartition(":")[0] for site in table.entries} & set(table.wide)
+    assert table.wide["cache_update/mixtures.video.blocks.0.ffn.0"] == EDGES.format(0)
+    assert table.wide["action_step/mixtures.action.blocks.2.self_attn.q"] == EDGES.format(2)
+    assert "head" in table.wide["action_step/mixtures.action.head"]
+    assert "once an instruction" in table.wide["prompt_kv/mixtures.video.blocks.1.cross_attn.k"]
+
+
+def test_scales_hold_what_was_seen(table, tiny_bundle):
+    weights = load_file(tiny_bundle / "weights.safetensors")
+    for site, entry in table.entries.items():
+        name = site.partition("/")[2].rpartition(":")[0]
+        if entry.kind == "weight":
+            absmax = np.abs(weights[f"{name}.weight"]).max(axis=1)
+            assert entry.axis == 0
+            np.testing.assert_allclose(entry.scales, absmax / 127, rtol=1e-6)
+            assert entry.sqnr_db is not None
+            assert entry.sqnr_db > 35
+        else:
+            (scale,) = entry.scales
+            assert entry.observer == "mse"
+            assert 0 < scale <= entry.absmax / 127 * (1 + 1e-6)
+            assert entry.absmax == table.ranges[site].absmax
+            assert entry.clipped < 0.01
+    queries, keys = (
+        table.entries[f"action_step/mixtures.action.blocks.1.self_attn.{part}:input"]
+        for part in "qk"
+    )
+    assert queries == keys
+
+
+def test_it_says_where_it_comes_from(table, recordings, tiny_bundle):
+    made = table.provenance
+    files = {file.stem: sha256_of(file) for file in recordings.iterdir()}
+    assert made.recordings == files
+    parts = (made.calibration, made.development, made.held_out)
+    assert sorted(name for part in parts for name in part) == sorted(files)
+    assert made.num_samples == len(made.samples) == 16
+    assert {one.episode for one in made.samples} <= set(made.calibration)
+    assert made.coverage["step/03"] == 16
+    assert "fill/16-30" in made.missing
+    assert [one.num_samples for one in made.plateau] == [16]
+    assert len(made.statistics_sha256) == 64
+    assert made.versions["torch"]
+    manifest = json.loads((tiny_bundle / "manifest.json").read_bytes())
+    assert table.contract_hash == manifest["contract_hash"]
+    for graph, digest in table.graph_sha256s.items():
+        assert digest == sha256_of(tiny_bundle / f"{graph}.onnx")
+
+
+def test_memory_is_measured_by_class_of_tokens(table):
+    assert set(table.ranges["memory.01.v"].groups) == {"anchor", "recent", "gist"}
+
+
+def test_the_same_recordings_give_the_same_bytes(table, tiny_bundle, recordings, tmp_path):
+    copies = shutil.copytree(recordings, tmp_path / "copies")
+    again = calibrated(tiny_bundle, copies, OPTIONS).table
+    assert again is not None
+    assert scale_table_to_json(again) == scale_table_to_json(table)
+    other = calibrated(tiny_bundle, recordings, dataclasses.replace(OPTIONS, seed=1)).table
+    assert other is None or other.entries != table.entries
+
+
+def test_the_file_is_of_its_schema(table):
+    text = scale_table_to_json(table)
+    jsonschema.validate(json.loads(text), scale_table_schema())
+    assert scale_table_from_json(text) == table
+
+
+def test_the_emitter_takes_it(table, tiny_bundle, tmp_path):
+    made = quantize_bundle(tiny_bundle, tmp_path / "int8", recipe_from_name("int8"), table)
+    assert made.quantization is not None
+    assert len(made.quantization.sites) == len(table.entries) // 2
+    with pytest.raises(InputError, match="quantized already, with int8"):
+        calibrated(tmp_path / "int8", tmp_path, OPTIONS)
+
+
+def test_fewer_than_eight_are_refused(tiny_bundle, recordings):
+    with pytest.raises(InputError, match="found 7 decision points; expected at least 8"):
+        calibrated(tiny_bundle, recordings, Options(num_samples=7))
+
+
+def test_one_episode_is_refused(tiny_bundle, writer, tmp_path):
+    writer.write(tmp_path, "one", 9)
+    with pytest.raises(InputError, match="found one episode"):
+        calibrated(tiny_bundle, tmp_path)
+
+
+def test_no_episode_by_lot_is_refused(tiny_bundle, recordings):
+    with pytest.raises(InputError, match="expected some for calibration"):
+        calibrated(tiny_bundle, recordings, Options(shares=(0.0, 0.5, 0.5)))
+
+
+def test_an_instruction_that_the_bundle_lacks_is_refused(tiny_bundle, writer, tmp_path):
+    for number in range(6):
+        writer.write(tmp_path, f"{number}", 2, seed=number, instruction="dance")
+    with pytest.raises(
+        InputError, match="found the instruction 'dance'; the bundle holds 'random'"
+    ):
+        calibrated(tiny_bundle, tmp_path)
+    found = calibrated(tiny_bundle, tmp_path, Options(instruction="random"))
+    assert found.plan.counts["prompt/random"] == len(found.plan.samples)
+
+
+def test_no_bundle_is_refused(recordings, tmp_path):
+    with pytest.raises(BundleError, match="no bundle at"):
+        calibrated(tmp_path, recordings)
+
+
+def test_an_episode_that_ends_early_counts_as_far_as_it_goes(tiny_bundle, writer, tmp_path):
+    for number in range(6):
+        path = writer.write(tmp_path, f"{number}", 12, seed=number)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = calibrated(tiny_bundle, tmp_path)
+    assert all(one.recording.damage for one in found.plan.episodes)
+    assert all(1 <= one.num_frames < 12 for one in found.plan.surveys)
+    assert found.plan.longest_frames == 13

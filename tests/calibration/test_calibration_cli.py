@@ -1,0 +1,85 @@
+"""The verb calibrate: exit status, table, JSON, and nothing written that must not be."""
+
+import json
+
+import pytest
+
+from memorywam_calibration.calibration_cli import Calibrate
+from memorywam_runtime.cli import main
+from memorywam_runtime.scale_table import scale_table_from_json
+
+
+@pytest.fixture
+def calibrate(monkeypatch):
+    """Run the program, whose verb need not be installed."""
+    monkeypatch.setattr("memorywam_runtime.cli._loaded_verb", lambda *_: Calibrate())
+    return lambda *words: main(["calibrate", *(str(word) for word in words)])
+
+
+def test_a_table_is_written_and_told(calibrate, tiny_bundle, recordings, tmp_path, capsys):
+    out, told = tmp_path / "table.json", tmp_path / "told.json"
+    words = (tiny_bundle, "--recordings", recordings, "--out", out, "--samples", "16")
+    assert calibrate(*words, "--json", told) == 0
+    table = scale_table_from_json(out.read_bytes())
+    printed = capsys.readouterr().out
+    assert "fill/first eviction" in printed
+    assert "missing, allowed  episodes end at 13 frames" in printed
+    assert "activations and as many weights become int8" in printed
+    assert "between denoising steps the largest value changes up to" in printed
+    assert "for trying out: a release takes 32" in printed
+    data = json.loads(told.read_text())
+    assert data["ok"]
+    assert data["data"]["num_entries"] == len(table.entries)
+    assert len(data["data"]["samples"]) == 16
+    assert {one["verdict"] for one in data["data"]["coverage"]} == {"covered", "missing, allowed"}
+    assert data["data"]["plateau"][0]["num_samples"] == 16
+
+
+def test_missing_cells_are_named_and_nothing_is_written(
+    calibrate, tiny_bundle, recordings, tmp_path, capsys
+):
+    out = tmp_path / "table.json"
+    words = (tiny_bundle, "--recordings", recordings, "--out", out)
+    assert calibrate(*words, "--max-fill", "4", "--samples", "16") == 1
+    assert not out.exists()
+    printed = capsys.readouterr().out
+    cells = ("fill/first eviction", "fill/8-15", "phase/end")
+    assert f"missing: {', '.join(cells)}. Nothing was written." in printed
+    allowed = "fill/first eviction,fill/8-15,phase/*"
+    assert calibrate(*words, "--max-fill", "4", "--samples", "16", "--allow-missing", allowed) == 0
+    assert "fill/8-15" in scale_table_from_json(out.read_bytes()).provenance.missing
+
+
+def test_a_dry_run_tells_the_coverage(calibrate, tiny_bundle, recordings, tmp_path, capsys):
+    out = tmp_path / "table.json"
+    words = (tiny_bundle, "--recordings", recordings, "--out", out)
+    assert calibrate(*words, "--dry-run") == 0
+    assert not out.exists()
+    assert "nothing was replayed or written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--samples", "3"), "expected at least 8"),
+        (("--seed", "-1"), "found --seed -1"),
+        (("--cameras", "head"), "found 'head' in --cameras"),
+        (("--recipe", "fp4"), "found recipe 'fp4' to calibrate"),
+        (("--allow-missing", "*"), "expected cells besides 'samples'"),
+        (("--max-fill", "0"), "found a memory fill of 0"),
+        (("--out", "/nowhere/table.json"), "cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    calibrate, tiny_bundle, recordings, tmp_path, capsys, words, complaint
+):
+    given = (tiny_bundle, "--recordings", recordings, "--out", tmp_path / "table.json", *words)
+    assert calibrate(*given) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "table.json").exists()
+
+
+def test_no_recordings_is_status_2(calibrate, tiny_bundle, tmp_path, capsys):
+    words = (tiny_bundle, "--recordings", tmp_path, "--out", tmp_path / "table.json")
+    assert calibrate(*words) == 2
+    assert "no recording in" in capsys.readouterr().err
