@@ -10,7 +10,8 @@ from memorywam_robot.cameras.camera_thread import ThreadedCamera
 from memorywam_robot.cameras.frame_faults import FaultReplay, FaultSchedule, Shot
 from memorywam_robot.cameras.realsense_injector import Injector, no_offset_ns
 from memorywam_robot.cameras.source_camera import Source, image_from_source
-from memorywam_runtime.errors import DeviceError, InputError, MissingPartError
+from memorywam_robot.cameras.source_rhythm import SourceRhythm
+from memorywam_runtime.errors import DeviceError, MissingPartError
 
 __all__ = ["InjectedFeed", "InjectedRealSense"]
 
@@ -44,23 +45,19 @@ class InjectedFeed:
         Raises:
             InputError: a rate that is none.
         """
-        if not 0 < hz <= 1000:
-            raise InputError(f"a camera of {hz} Hz; expected above 0 and at most 1000")
         self._source = source
         self._hz = hz
-        self._period_ns = round(1e9 / hz)
+        self._rhythm = SourceRhythm(hz)
         self._domain: ClockDomain = domain
         self._record = record
         self._faults = FaultReplay(faults or FaultSchedule(), camera)
         self._injector: Injector | None = None
         self._ready: list[RawFrame] = []
-        self._start_ns = 0
-        self._number = -1
 
     @property
     def period_ns(self) -> int:
         """Return the time from one image to the next."""
-        return self._period_ns
+        return self._rhythm.period_ns
 
     @property
     def has_ended(self) -> bool:
@@ -85,9 +82,7 @@ class InjectedFeed:
             width=width, height=height, hz=self._hz, domain=self._domain, record=self._record
         )
         self._ready.clear()
-        # In phase with every other source of this rate on this machine.
-        now_ns = time.monotonic_ns()
-        self._start_ns, self._number = now_ns - now_ns % self._period_ns, -1
+        self._rhythm.begin()
 
     def wait(self, timeout_s: float) -> RawFrame | None:
         """Return the next frame; None if none comes in time.
@@ -99,10 +94,9 @@ class InjectedFeed:
         while not self._ready:
             self._refuse_unplugged(DeviceError)
             now_ns = time.monotonic_ns()
-            number = max(self._number + 1, (now_ns - self._start_ns) // self._period_ns)
-            next_ns = self._start_ns + number * self._period_ns
+            number, next_ns = self._rhythm.next(now_ns)
             if now_ns >= next_ns:
-                self._number = number
+                self._rhythm.took(number)
                 stamp_ns = time.monotonic_ns()
                 self._faults.put(
                     Shot(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from memorywam_robot.cameras.camera_feed import RawFrame
 from memorywam_robot.cameras.camera_rules import NOISELESS, CameraRules
 from memorywam_robot.cameras.camera_thread import ThreadedCamera
+from memorywam_robot.cameras.source_rhythm import SourceRhythm
 from memorywam_runtime.errors import DeviceError, InputError, MemorywamError
 
 __all__ = ["Source", "SourceCamera", "SourceFeed", "image_from_source"]
@@ -26,17 +27,13 @@ class SourceFeed:
         Raises:
             InputError: a rate that is none.
         """
-        if not 0 < hz <= 1000:
-            raise InputError(f"a camera of {hz} Hz; expected above 0 and at most 1000")
         self._source = source
-        self._period_ns = round(1e9 / hz)
-        self._start_ns = 0
-        self._number = 0
+        self._rhythm = SourceRhythm(hz)
 
     @property
     def period_ns(self) -> int:
         """Return the time from one image to the next."""
-        return self._period_ns
+        return self._rhythm.period_ns
 
     @property
     def has_ended(self) -> bool:
@@ -50,8 +47,7 @@ class SourceFeed:
 
     def open(self) -> None:
         """Begin to count, in phase with every other source of this rate on this machine."""
-        now_ns = time.monotonic_ns()
-        self._start_ns, self._number = now_ns - now_ns % self._period_ns, 0
+        self._rhythm.begin(first=1)
 
     def wait(self, timeout_s: float) -> RawFrame | None:
         """Ask for the next image when its time has come.
@@ -61,15 +57,14 @@ class SourceFeed:
             DeviceError: it failed.
         """
         now_ns = time.monotonic_ns()
-        number = max(self._number + 1, (now_ns - self._start_ns) // self._period_ns)
-        due_ns = self._start_ns + number * self._period_ns
+        number, due_ns = self._rhythm.next(now_ns)
         if due_ns > now_ns:
             time.sleep(min((due_ns - now_ns) * 1e-9, timeout_s))
             if time.monotonic_ns() < due_ns:
                 return None
         stamp_ns = time.monotonic_ns()
         image = image_from_source(self._source)
-        self._number = number
+        self._rhythm.took(number)
         received_ns = time.monotonic_ns()
         return RawFrame(
             image=image,
