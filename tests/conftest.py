@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memorywam_export.opsets import IN_PLACE_OPSET
+from memorywam_export.graphs.opsets import IN_PLACE_OPSET
 from memorywam_runtime.versions import versions
 from tests.fakes.rungs import NEWEST_OPSET, RUNGS
 

@@ -29,8 +29,8 @@ from memorywam_calibration.sites import chosen_sites
 from memorywam_calibration.smoothing import gram_sites
 from memorywam_calibration.survey import Survey, surveyed
 from memorywam_calibration.tasks import Replay, episode_tasks
-from memorywam_export.recipes import recipe_from_name
-from memorywam_runtime.bench_machine import usable_cores
+from memorywam_export.recipes.recipes import recipe_from_name
+from memorywam_runtime.bench.bench_machine import usable_cores
 from memorywam_runtime.bundle import check_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest

@@ -161,7 +161,7 @@ def _dry_run(args: argparse.Namespace, options: "Options", tell: Callable[[str],
     """Tell the coverage."""
     from memorywam_calibration.calibrate import Calibration, planned
     from memorywam_calibration.calibration_outcome import outcome_of_calibration
-    from memorywam_export.recipes import recipe_from_name
+    from memorywam_export.recipes.recipes import recipe_from_name
 
     recipe = recipe_from_name(args.recipe)
     options = replace(options, recipe=(*recipe.parts, recipe.name)[0])
@@ -208,7 +208,7 @@ def _bundle(
 
 def _check_replaying(args: argparse.Namespace) -> None:
     """Refuse what is asked of a replay where none takes place."""
-    from memorywam_export.recipes import RECIPES
+    from memorywam_export.recipes.recipes import RECIPES
 
     recipe = RECIPES.get(args.recipe)
     if recipe is None or recipe.needs_table:
@@ -240,8 +240,8 @@ def _mixing(args: argparse.Namespace, options: "Options") -> "MixOptions":
 def _judging(args: argparse.Namespace, options: "Options") -> "JudgeOptions":
     """Return what the command line asks of the judgement."""
     from memorywam_calibration.judgement import JudgeOptions
-    from memorywam_export.closed_loop import TASKS
-    from memorywam_export.drift_gate import LEAST_FRAMES
+    from memorywam_export.episodes.closed_loop import TASKS
+    from memorywam_export.episodes.drift_gate import LEAST_FRAMES
 
     if args.drift < LEAST_FRAMES or args.episodes < 1:
         raise InputError(

@@ -10,7 +10,7 @@ import msgspec
 from memorywam_calibration.calibrate import Calibration
 from memorywam_calibration.delivery import Delivery
 from memorywam_calibration.episodes import count_by_split
-from memorywam_export.parity_report import Check
+from memorywam_export.parity.parity_report import Check
 from memorywam_runtime.report import Outcome, format_table
 from memorywam_runtime.scale_table import ScaleTable
 

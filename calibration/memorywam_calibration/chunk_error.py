@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from memorywam_calibration.episodes import Episode
 from memorywam_calibration.held_out import instruct, session_frames
-from memorywam_export.drift import remember
+from memorywam_export.episodes.drift import remember
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.session import Session
 

@@ -23,7 +23,7 @@ import msgspec
 
 from memorywam_calibration.gather import Worker
 from memorywam_calibration.tasks import EpisodeTask, done_elsewhere
-from memorywam_runtime.bench_machine import usable_cores
+from memorywam_runtime.bench.bench_machine import usable_cores
 from memorywam_runtime.errors import DeviceError, InputError, MemorywamError
 
 if TYPE_CHECKING:

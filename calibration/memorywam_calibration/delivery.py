@@ -16,11 +16,11 @@ from memorywam_calibration.held_out import (
 from memorywam_calibration.judgement import JudgeOptions, judged
 from memorywam_calibration.judgement_page import page_from_judgement
 from memorywam_calibration.mixing import MixOptions, check_budget, mixed
-from memorywam_export.bundle_report import record_bundle_parity
-from memorywam_export.parity_report import Check
-from memorywam_export.quantize import quantize_bundle
-from memorywam_export.quantize_memory import check_window
-from memorywam_export.recipes import Recipe, recipe_from_name
+from memorywam_export.bundles.bundle_report import record_bundle_parity
+from memorywam_export.parity.parity_report import Check
+from memorywam_export.quantize.quantize import quantize_bundle
+from memorywam_export.quantize.quantize_memory import check_window
+from memorywam_export.recipes.recipes import Recipe, recipe_from_name
 from memorywam_runtime.bundle import check_bundle, check_parity, open_bundle
 from memorywam_runtime.files import atomic_directory, refuse_occupied
 from memorywam_runtime.manifest import Manifest

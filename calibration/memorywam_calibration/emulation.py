@@ -10,9 +10,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from memorywam_calibration.listener import GRAPHS, graph_module, linear_maps
-from memorywam_export.quantize_weights import in_floats, quantized_weight
-from memorywam_export.recipes import RECIPES, Recipe, block_length
-from memorywam_export.weights import Weight
+from memorywam_export.checkpoints.weights import Weight
+from memorywam_export.quantize.quantize_weights import in_floats, quantized_weight
+from memorywam_export.recipes.recipes import RECIPES, Recipe, block_length
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.scale_table import ScaleTable
 from memorywam_runtime.session import Session

@@ -12,7 +12,7 @@ from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.files import sha256_of
 from memorywam_runtime.recording import Recording, open_recordings
-from memorywam_runtime.recording_fit import check_joints
+from memorywam_runtime.recordings.recording_fit import check_joints
 
 __all__ = [
     "SHARES",

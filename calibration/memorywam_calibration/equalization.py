@@ -13,9 +13,9 @@ from memorywam_calibration.activations import Activations
 from memorywam_calibration.sites import SiteChoice
 from memorywam_calibration.smoothing import chosen_factors
 from memorywam_calibration.step_gains import chosen_gains
-from memorywam_export.quantize import bundle_graphs
-from memorywam_export.quantize_smooth import shared_inputs
-from memorywam_export.quantize_steps import check_steps, stepped_inputs
+from memorywam_export.quantize.quantize import bundle_graphs
+from memorywam_export.quantize.quantize_smooth import shared_inputs
+from memorywam_export.quantize.quantize_steps import check_steps, stepped_inputs
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.scale_table import SmoothEntry, StepEntry
 

@@ -10,7 +10,7 @@ from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.recording import Observed, Recording, Sent
-from memorywam_runtime.recording_fit import camera_names
+from memorywam_runtime.recordings.recording_fit import camera_names
 
 __all__ = ["Frame", "frames_of"]
 

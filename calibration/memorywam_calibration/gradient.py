@@ -13,7 +13,7 @@ from torch import nn
 from memorywam_calibration.emulation import Emulation
 from memorywam_calibration.listener import graph_module, linear_maps
 from memorywam_calibration.sensitivity import CANDIDATES, Point
-from memorywam_export import drift
+from memorywam_export.episodes import drift
 from memorywam_runtime.scale_table import ScaleTable
 from memorywam_runtime.session import Session
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from memorywam_calibration.episodes import Episode, Split
 from memorywam_calibration.frames import Frame, frames_of
-from memorywam_export import drift
+from memorywam_export.episodes import drift
 from memorywam_runtime.bundle import read_prompt
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError

@@ -22,14 +22,19 @@ from memorywam_calibration.judgement_checks import (
 )
 from memorywam_calibration.narrow_bytes import narrow_bytes
 from memorywam_calibration.tick_ratio import tick_ratio
-from memorywam_export.bundle_drift import drift_plan
-from memorywam_export.closed_loop import LoopOptions, closed_loop, loop_data
-from memorywam_export.drift import checkpoints, measured_drift, remember
-from memorywam_export.drift_gate import FITTED_FROM, GROWTH_PER_DECADE, curve_data, drift_checks
-from memorywam_export.memory_form import form_of
-from memorywam_export.parity_report import Check
-from memorywam_export.quantize_memory_bytes import memory_bytes_rows
-from memorywam_export.quantize_report import compared_with_float
+from memorywam_export.episodes.bundle_drift import drift_plan
+from memorywam_export.episodes.closed_loop import LoopOptions, closed_loop, loop_data
+from memorywam_export.episodes.drift import checkpoints, measured_drift, remember
+from memorywam_export.episodes.drift_gate import (
+    FITTED_FROM,
+    GROWTH_PER_DECADE,
+    curve_data,
+    drift_checks,
+)
+from memorywam_export.ladder.memory_form import form_of
+from memorywam_export.parity.parity_report import Check
+from memorywam_export.quantize.quantize_memory_bytes import memory_bytes_rows
+from memorywam_export.quantize.quantize_report import compared_with_float
 from memorywam_runtime.bundle import check_bundle, open_bundle
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.scale_table import ScaleTable, scale_table_from_json

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from memorywam_calibration.chunk_error import ChunkErrors
 from memorywam_calibration.narrow_bytes import NarrowBytes
 from memorywam_calibration.tick_ratio import TickRatio
-from memorywam_export.closed_loop import LARGEST_DIFFERENCE, TaskLoop, loop_verdict
-from memorywam_export.parity_report import Check
-from memorywam_export.quantize_memory_bytes import MemoryBytes
-from memorywam_export.quantize_report import FLOORS_DB, QuantizedTensor, suspects
+from memorywam_export.episodes.closed_loop import LARGEST_DIFFERENCE, TaskLoop, loop_verdict
+from memorywam_export.parity.parity_report import Check
+from memorywam_export.quantize.quantize_memory_bytes import MemoryBytes
+from memorywam_export.quantize.quantize_report import FLOORS_DB, QuantizedTensor, suspects
 from memorywam_runtime.manifest import QuantizationRecipe
 
 __all__ = [

@@ -5,8 +5,8 @@ from html import escape
 from typing import Any
 
 from memorywam_calibration.mix_page import mix_figures
-from memorywam_export.closed_loop_page import closed_loop_figures
-from memorywam_export.drift_page import drift_figures
+from memorywam_export.episodes.closed_loop_page import closed_loop_figures
+from memorywam_export.episodes.drift_page import drift_figures
 from memorywam_runtime.pages import document, section, table
 from memorywam_runtime.plots import Line, line_chart
 from memorywam_runtime.scale_table import ScaleTable

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from memorywam_calibration.activations import Activations, Rows
-from memorywam_export.eager import EagerEngine
+from memorywam_export.eager.eager import EagerEngine
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.session import Session
 

@@ -28,9 +28,9 @@ from memorywam_calibration.sensitivity import (
     decision_points,
     measured_sensitivity,
 )
-from memorywam_export.quantize import BLOCK_OPSET, bundle_graphs
-from memorywam_export.quantize_sites import Site
-from memorywam_export.recipes import RECIPES, wide_reason
+from memorywam_export.quantize.quantize import BLOCK_OPSET, bundle_graphs
+from memorywam_export.quantize.quantize_sites import Site
+from memorywam_export.recipes.recipes import RECIPES, wide_reason
 from memorywam_runtime.bundle import check_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import DTYPES, Manifest

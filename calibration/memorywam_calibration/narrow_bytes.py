@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorywam_export.quantize import WEIGHTS_FILE
-from memorywam_export.quantize_weights import SCALE_SUFFIX
-from memorywam_export.weights import safetensors_header
+from memorywam_export.checkpoints.weights import safetensors_header
+from memorywam_export.quantize.quantize import WEIGHTS_FILE
+from memorywam_export.quantize.quantize_weights import SCALE_SUFFIX
 from memorywam_runtime.weight_bytes import weight_bytes_by_type
 
 __all__ = ["NarrowBytes", "narrow_bytes"]

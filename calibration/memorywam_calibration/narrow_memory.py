@@ -3,10 +3,10 @@
 import msgspec
 import numpy as np
 
-from memorywam_export.memory_form import form_of
-from memorywam_export.parity_graphs import kept_type
-from memorywam_export.quantize_memory import window_from_table
-from memorywam_export.recipes import recipe_from_name
+from memorywam_export.ladder.memory_form import form_of
+from memorywam_export.parity.parity_graphs import kept_type
+from memorywam_export.quantize.quantize_memory import window_from_table
+from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.manifest import Quantization
 from memorywam_runtime.scale_table import ScaleTable
 from memorywam_runtime.session import Session

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memorywam_calibration.episodes import SHARES
-from memorywam_export.recipes import recipe_from_name
+from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.errors import InputError
 
 __all__ = ["Options"]

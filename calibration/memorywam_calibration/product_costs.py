@@ -13,8 +13,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from memorywam_calibration.assignment import WIDE
-from memorywam_export.quantize_sites import Site
-from memorywam_export.recipes import RECIPES, block_length
+from memorywam_export.quantize.quantize_sites import Site
+from memorywam_export.recipes.recipes import RECIPES, block_length
 from memorywam_runtime.backends import Run, backend_from_name
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.manifest import GraphEntry

@@ -11,7 +11,7 @@ from memorywam_calibration.frames import Frame, frames_of
 from memorywam_calibration.listener import Listener, class_of
 from memorywam_calibration.samples import Sample
 from memorywam_calibration.survey import Survey
-from memorywam_export.parity_graphs import kept_type
+from memorywam_export.parity.parity_graphs import kept_type
 from memorywam_runtime.bundle import open_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.policy import Policy

@@ -20,8 +20,8 @@ from memorywam_calibration.samples import Sample
 from memorywam_calibration.sites import SiteChoice
 from memorywam_calibration.smoothing import smoothed_scale, smoothed_sqnr_db
 from memorywam_calibration.statistics import TensorStatistics
-from memorywam_export.quantize_memory import memory_entries
-from memorywam_export.recipes import recipe_from_name
+from memorywam_export.quantize.quantize_memory import memory_entries
+from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.scale_table import (

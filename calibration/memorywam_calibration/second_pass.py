@@ -10,8 +10,8 @@ from memorywam_calibration.narrow_memory import NarrowMemory
 from memorywam_calibration.replay import replayed
 from memorywam_calibration.samples import Sample
 from memorywam_calibration.survey import Survey
-from memorywam_export.quantize_memory import memory_entries
-from memorywam_export.recipes import recipe_from_name
+from memorywam_export.quantize.quantize_memory import memory_entries
+from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.policy import Policy
 from memorywam_runtime.scale_table import ScaleTable, SecondPassEntry

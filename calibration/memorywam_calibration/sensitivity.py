@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from memorywam_calibration.emulation import Emulation
 from memorywam_calibration.episodes import Episode
 from memorywam_calibration.held_out import instruct, session_frames
-from memorywam_export import drift
+from memorywam_export.episodes import drift
 from memorywam_runtime.scale_table import ScaleTable
 from memorywam_runtime.session import Session
 from memorywam_runtime.snapshot import SessionSnapshot

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorywam_export.quantize import bundle_graphs
-from memorywam_export.recipes import Recipe, wide_reason
+from memorywam_export.quantize.quantize import bundle_graphs
+from memorywam_export.recipes.recipes import Recipe, wide_reason
 from memorywam_runtime.manifest import Manifest
 
 __all__ = ["SiteChoice", "chosen_sites"]

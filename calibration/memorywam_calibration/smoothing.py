@@ -21,9 +21,9 @@ from memorywam_calibration.activations import Activations
 from memorywam_calibration.observers import fitted, squared_error
 from memorywam_calibration.sites import SiteChoice, chosen_sites
 from memorywam_calibration.statistics import TensorStatistics
-from memorywam_export.quantize import bundle_graphs
-from memorywam_export.quantize_smooth import SharedInput, shared_inputs
-from memorywam_export.recipes import Recipe
+from memorywam_export.quantize.quantize import bundle_graphs
+from memorywam_export.quantize.quantize_smooth import SharedInput, shared_inputs
+from memorywam_export.recipes.recipes import Recipe
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.scale_table import SmoothEntry
 

@@ -13,7 +13,7 @@ from memorywam_calibration.observers import fitted, squared_error
 from memorywam_calibration.sites import SiteChoice
 from memorywam_calibration.smoothing import smoothed_scale
 from memorywam_calibration.statistics import TensorStatistics
-from memorywam_export.quantize_smooth import SharedInput
+from memorywam_export.quantize.quantize_smooth import SharedInput
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.scale_table import StepEntry
 from memorywam_runtime.schedule import euler_steps

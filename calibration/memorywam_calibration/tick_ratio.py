@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from memorywam_runtime.bench_arm import ArmOptions, SessionArm
+from memorywam_runtime.bench.bench_arm import ArmOptions, SessionArm
 from memorywam_runtime.opening import Opening
 
 __all__ = ["TickRatio", "least_median", "tick_ratio"]

@@ -1,8 +1,8 @@
 """Split a trained MemoryWAM into graphs with explicit memory, and bundle them."""
 
-from memorywam_export.bundle import ExportOptions, export_bundle
-from memorywam_export.checkpoint import Companions, checkpoint_from_argument
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.bundles.bundle import ExportOptions, export_bundle
+from memorywam_export.checkpoints.checkpoint import Companions, checkpoint_from_argument
+from memorywam_export.checkpoints.presets import contract_from_preset
 
 __all__ = [
     "Companions",

@@ -59,8 +59,8 @@ class Build:
     def run(self, args: argparse.Namespace) -> Outcome:
         """Build for each target in turn."""
         from memorywam_export.build_report import built_outcome
-        from memorywam_export.engine_build import BuildOptions, build_engines
-        from memorywam_export.engine_targets import check_target
+        from memorywam_export.engines.engine_build import BuildOptions, build_engines
+        from memorywam_export.recipes.engine_targets import check_target
 
         if args.workspace is not None and not args.workspace > 0:
             raise InputError(f"found --workspace {args.workspace}; expected more than 0 GiB")

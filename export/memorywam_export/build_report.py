@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from memorywam_export.engine_build import BuildResult, GraphResult
+from memorywam_export.engines.engine_build import BuildResult, GraphResult
 from memorywam_runtime.report import Outcome
 
 __all__ = ["built_outcome"]

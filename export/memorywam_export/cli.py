@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from memorywam_export.checkpoint_options import (
+from memorywam_export.checkpoints.checkpoint_options import (
     CACHE_HELP,
     CHECKPOINT_HELP,
     add_checkpoint_options,
@@ -94,10 +94,10 @@ class Export:
             raise InputError("found no CHECKPOINT or no --out BUNDLE; expected both")
         if args.max_frames < 1:
             raise InputError(f"found --max-frames {args.max_frames}; expected at least 1")
-        from memorywam_export.bundle import PRECISIONS, ExportOptions, export_bundle
-        from memorywam_export.opsets import default_opset
-        from memorywam_export.range_scan import ranges_for
-        from memorywam_export.rewrites import DEFAULT_TEXT_ROWS
+        from memorywam_export.bundles.bundle import PRECISIONS, ExportOptions, export_bundle
+        from memorywam_export.graphs.opsets import default_opset
+        from memorywam_export.graphs.rewrites import DEFAULT_TEXT_ROWS
+        from memorywam_export.ladder.range_scan import ranges_for
 
         started_s = time.monotonic()
         precision = cast("Precision", args.precision)
@@ -148,7 +148,7 @@ class Prompt:
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Change or list the instructions."""
-        from memorywam_export.prompts import add_prompt, remove_prompt
+        from memorywam_export.text.prompts import add_prompt, remove_prompt
         from memorywam_runtime.bundle import check_bundle
 
         root = Path(args.bundle)
@@ -188,8 +188,8 @@ class Prompt:
 
 def _described(args: argparse.Namespace) -> Outcome:
     """Say what the checkpoint that was named is."""
-    from memorywam_export.describe import description_of
-    from memorywam_export.describe_report import described_outcome
+    from memorywam_export.checkpoints.describe import description_of
+    from memorywam_export.checkpoints.describe_report import described_outcome
 
     if args.checkpoint is None:
         raise InputError("found --describe without CHECKPOINT; expected a file or folder")
@@ -203,18 +203,18 @@ def _embedding(
 ) -> "tuple[NDArray[np.floating], str]":
     """Return the embedding of the text to add, and what made it."""
     if args.embedding:
-        from memorywam_export.prompts import embedding_from_file
+        from memorywam_export.text.prompts import embedding_from_file
         from memorywam_runtime.files import sha256_of
 
         path = Path(args.embedding)
         rows = embedding_from_file(path)
         return rows, f"{path.name} sha256:{sha256_of(path)[:16]}"
     if args.encoder:
-        from memorywam_export.text_encoder import embedding_from_text
+        from memorywam_export.text.text_encoder import embedding_from_text
 
         return embedding_from_text(args.add, Path(args.encoder), contract)
     if args.text_cache:
-        from memorywam_export.text_cache import embedding_from_cache
+        from memorywam_export.checkpoints.text_cache import embedding_from_cache
 
         return embedding_from_cache(Path(args.text_cache), args.add, contract)
     raise InputError(

@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import msgspec
 
-from memorywam_export.bundle import PRECISIONS
-from memorywam_export.effects import Effect, rewrite_effects
-from memorywam_export.presets import PRESETS
-from memorywam_export.range_scan import SiteRange
-from memorywam_export.rewrites import REWRITES, rewrites_of_manifest
+from memorywam_export.bundles.bundle import PRECISIONS
+from memorywam_export.checkpoints.presets import PRESETS
+from memorywam_export.eager.effects import Effect, rewrite_effects
+from memorywam_export.graphs.rewrites import REWRITES, rewrites_of_manifest
+from memorywam_export.ladder.range_scan import SiteRange
 from memorywam_runtime.manifest import GraphEntry, Manifest
 from memorywam_runtime.report import Outcome
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memorywam_export.checkpoint_options import (
+from memorywam_export.checkpoints.checkpoint_options import (
     CHECKPOINT_HELP,
     add_checkpoint_options,
     checkpoint_of,
@@ -15,8 +15,8 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
-    from memorywam_export.checkpoint import Checkpoint
-    from memorywam_export.parity_report import Check
+    from memorywam_export.checkpoints.checkpoint import Checkpoint
+    from memorywam_export.parity.parity_report import Check
 
 __all__ = ["Verify"]
 
@@ -79,7 +79,11 @@ class Verify:
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Climb the ladder; every check must hold."""
-        from memorywam_export.verify_report import VerifyOptions, check_is_float, verify_bundle
+        from memorywam_export.verify.verify_report import (
+            VerifyOptions,
+            check_is_float,
+            verify_bundle,
+        )
         from memorywam_runtime.bundle import check_bundle
 
         if args.engine and args.backend not in ("tensorrt", "tensorrt-rtx"):
@@ -136,7 +140,7 @@ def _outcome(args: argparse.Namespace, checks: "list[Check]", data: dict[str, An
 
 def _quantized(args: argparse.Namespace, root: Path) -> Outcome:
     """Compare a backend with a quantized bundle's own graphs on ONNX Runtime."""
-    from memorywam_export.verify_quantized import verify_quantized
+    from memorywam_export.verify.verify_quantized import verify_quantized
 
     unfit = {
         "--checkpoint": args.checkpoint,
@@ -174,7 +178,7 @@ def _limit_threads(checkpoint: "Checkpoint") -> None:
 
 def _bisected(args: argparse.Namespace, root: Path, checkpoint: "Checkpoint") -> Outcome:
     """Look for the first operator that is wrong."""
-    from memorywam_export.bisect_report import bisect_bundle
+    from memorywam_export.bisect.bisect_report import bisect_bundle
 
     if args.backend is not None:
         raise InputError(
@@ -202,9 +206,9 @@ def _record(args: argparse.Namespace, data: dict[str, Any], *, passed: bool) -> 
     That is beside the engines where there were any, else in the bundle: an engine that is wrong
     says nothing against the graphs that it was built from.
     """
-    from memorywam_export.bundle_report import record_bundle_parity
-    from memorywam_export.engine_parity import record_parity
-    from memorywam_export.verify_page import page_from_verify
+    from memorywam_export.bundles.bundle_report import record_bundle_parity
+    from memorywam_export.engines.engine_parity import record_parity
+    from memorywam_export.verify.verify_page import page_from_verify
     from memorywam_runtime.engines import BUILT_BACKENDS
 
     if args.backend in BUILT_BACKENDS:
@@ -224,8 +228,8 @@ def _record(args: argparse.Namespace, data: dict[str, Any], *, passed: bool) -> 
 
 def _more_cards(data: dict[str, Any]) -> list[str]:
     """Return the page's cards of what was asked for besides the ladder."""
-    from memorywam_export.closed_loop_page import closed_loop_figures
-    from memorywam_export.drift_page import drift_figures
+    from memorywam_export.episodes.closed_loop_page import closed_loop_figures
+    from memorywam_export.episodes.drift_page import drift_figures
 
     cards = []
     if "drift" in data:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from memorywam_runtime.doctor_finding import Asked, Finding
+from memorywam_runtime.doctor.doctor_finding import Asked, Finding
 
 __all__ = ["findings"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from memorywam_robot.live.load import LoadRules, load_from_measured
 from memorywam_robot.live.load_measuring import measured_costs
 from memorywam_robot.runs import policy_from_bundle
-from memorywam_runtime.doctor_finding import Finding
+from memorywam_runtime.doctor.doctor_finding import Finding
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.opening import Opening
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from memorywam_robot.cameras.camera_arguments import CameraSpec, cameras_from_arguments
 from memorywam_robot.cameras.realsense import librealsense
 from memorywam_robot.cameras.realsense_device import colour_sensor, said
-from memorywam_runtime.doctor_finding import Finding
+from memorywam_runtime.doctor.doctor_finding import Finding
 from memorywam_runtime.errors import InputError, MissingPartError
 
 __all__ = ["SeenCamera", "camera_findings", "seen_cameras"]

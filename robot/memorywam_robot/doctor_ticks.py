@@ -13,7 +13,7 @@ from memorywam_robot.arms.real_time import (
     sharpen_timers,
 )
 from memorywam_robot.arms.tick_clock import TickClock
-from memorywam_runtime.doctor_finding import Finding, Status
+from memorywam_runtime.doctor.doctor_finding import Finding, Status
 
 __all__ = ["TickRules", "TickTest", "tick_findings", "tick_test"]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorywam_runtime.doctor_finding import Finding
-from memorywam_runtime.doctor_machine import text_of
+from memorywam_runtime.doctor.doctor_finding import Finding
+from memorywam_runtime.doctor.doctor_machine import text_of
 
 __all__ = ["CAMERA_BYTES_PER_S", "usb_findings"]
 

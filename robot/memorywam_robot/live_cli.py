@@ -279,7 +279,7 @@ def _outcome(
         note += f"; ticks late {late['late_p99_ms']:.2f} ms (p99) of {late['period_ms']:.0f}"
     return Outcome(
         ok=not any(one.aborted for one in results),
-        headers=("seed", "success", "remark", "frames", "chunks", "holds", "seconds"),
+        headers=("seed", "success", "remark", "frames", "chunks", "replaced", "holds", "seconds"),
         rows=[
             (
                 one.seed,
@@ -287,6 +287,7 @@ def _outcome(
                 one.remark,
                 one.counts.frames,
                 one.counts.chunks,
+                one.counts.chunks_replaced,
                 one.counts.holds,
                 round(one.seconds, 2),
             )

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorywam_runtime.recording import Ending, Event, Header, Provenance
-from memorywam_runtime.recording_mcap import McapRecorder
-from memorywam_runtime.recording_messages import SCHEMA_VERSION, StartMessage, time_from_ns
+from memorywam_runtime.recordings.recording_mcap import McapRecorder
+from memorywam_runtime.recordings.recording_messages import (
+    SCHEMA_VERSION,
+    StartMessage,
+    time_from_ns,
+)
 
 __all__ = ["PART_ENDING", "RecordingThread", "Written"]
 

@@ -17,7 +17,7 @@ from memorywam_runtime.observation import Observation
 from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.policy import Policy
 from memorywam_runtime.recording import Acted, Observed, Recording, Remembered, Sent
-from memorywam_runtime.recording_fit import camera_names, check_joints
+from memorywam_runtime.recordings.recording_fit import camera_names, check_joints
 
 __all__ = [
     "ChunkError",

@@ -38,6 +38,7 @@ class EpisodeReport(_Part, frozen=True):
     chunks_warned: int = 0
     chunks_dropped: int = 0
     chunks_lost: int = 0
+    chunks_replaced: int = 0
     chunks_not_asked: int = 0
     bridged: int = 0
     skipped: int = 0

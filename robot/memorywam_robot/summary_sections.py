@@ -151,6 +151,7 @@ def chunks_section(report: RunReport) -> str:
             one.chunks_warned,
             one.chunks_dropped,
             one.chunks_lost,
+            one.chunks_replaced,
             one.chunks_not_asked,
             one.bridged,
             one.skipped,
@@ -158,8 +159,8 @@ def chunks_section(report: RunReport) -> str:
         for one in report.episodes
     ]
     headers = (
-        "seed", "in force", "warned", "dropped", "not finite", "not asked", "steps bridged",
-        "steps skipped",
+        "seed", "in force", "warned", "dropped", "not finite", "replaced", "not asked",
+        "steps bridged", "steps skipped",
     )  # fmt: skip
     load = report.load
     text = ""

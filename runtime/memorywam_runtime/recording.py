@@ -195,18 +195,18 @@ def open_recording(
     if episode and kind != "lerobot":
         raise InputError(f"found episode {episode} of {where}, which holds one; expected 0")
     if kind == "mcap":
-        from memorywam_runtime.recording_mcap import read_mcap
+        from memorywam_runtime.recordings.recording_mcap import read_mcap
 
         return read_mcap(where)
     if kind == "hdf5":
-        from memorywam_runtime.recording_hdf5 import read_hdf5
+        from memorywam_runtime.recordings.recording_hdf5 import read_hdf5
 
         return read_hdf5(where, control_hz=control_hz)
     if kind == "lerobot":
-        from memorywam_runtime.recording_lerobot import read_lerobot
+        from memorywam_runtime.recordings.recording_lerobot import read_lerobot
 
         return read_lerobot(where, episode=episode)
-    from memorywam_runtime.recording_folder import read_folder
+    from memorywam_runtime.recordings.recording_folder import read_folder
 
     return read_folder(where)
 
@@ -237,7 +237,7 @@ def open_recordings(path: str | Path, *, control_hz: float | None = None) -> lis
     first = open_recording(where, control_hz=control_hz)
     if first.kind != "lerobot":
         return [first]
-    from memorywam_runtime.recording_lerobot import count_episodes
+    from memorywam_runtime.recordings.recording_lerobot import count_episodes
 
     return [first, *(open_recording(where, episode=n) for n in range(1, count_episodes(where)))]
 

@@ -196,7 +196,7 @@ def _cost(cost: "GraphCost") -> str:
 
 def _memory(manifest: "Manifest") -> list[dict[str, int]]:
     """Return the memory's size by episode length: 1, 10, 100, ..., and where a bucket ends."""
-    from memorywam_runtime.bench_sizes import (
+    from memorywam_runtime.bench.bench_sizes import (
         default_frames,
         full_history_bytes,
         memory_bytes,

@@ -8,7 +8,11 @@ import pytest
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.recording import Ending, Event, Header, Observed, Provenance, Sent
-from memorywam_runtime.recording_messages import SCHEMA_VERSION, StartMessage, time_from_ns
+from memorywam_runtime.recordings.recording_messages import (
+    SCHEMA_VERSION,
+    StartMessage,
+    time_from_ns,
+)
 
 NUM_EPISODES = 24
 MS = 1_000_000
@@ -60,7 +64,7 @@ class Writer:
         **how,
     ) -> Path:
         """Write an MCAP file."""
-        from memorywam_runtime.recording_mcap import McapRecorder
+        from memorywam_runtime.recordings.recording_mcap import McapRecorder
 
         contract, actions = self.contract, self.contract.actions
         header = Header(

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 from memorywam_calibration.calibrate import Options, calibrated
 from memorywam_calibration.frames import frames_of
 from memorywam_calibration.smoothing import ALPHAS
-from memorywam_export.quantize import quantize_bundle
-from memorywam_export.quantize_report import compared_with_float, suspects
-from memorywam_export.recipes import recipe_from_name
+from memorywam_export.quantize.quantize import quantize_bundle
+from memorywam_export.quantize.quantize_report import compared_with_float, suspects
+from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.files import sha256_of
 from memorywam_runtime.policy import Policy

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from memorywam_calibration.calibrate import Options, calibrated
-from memorywam_export.parity import drive, random_script
-from memorywam_export.quantize import quantize_bundle
-from memorywam_export.quantize_memory import rotary_pairs
-from memorywam_export.recipes import recipe_from_name
+from memorywam_export.parity.parity import drive, random_script
+from memorywam_export.quantize.quantize import quantize_bundle
+from memorywam_export.quantize.quantize_memory import rotary_pairs
+from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.bundle import check_bundle, open_bundle
 
 LARGEST = {"kv-int8": 127, "kv-fp8": 448}

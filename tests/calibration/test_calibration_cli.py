@@ -5,7 +5,7 @@ import json
 import pytest
 
 from memorywam_calibration.calibration_cli import Calibrate
-from memorywam_export.closed_loop import TASKS
+from memorywam_export.episodes.closed_loop import TASKS
 from memorywam_robot.sim.tasks import TASKS as SIMULATED
 from memorywam_runtime.cli import main
 from memorywam_runtime.scale_table import scale_table_from_json

@@ -17,9 +17,9 @@ from memorywam_calibration.smoothing import (
 )
 from memorywam_calibration.statistics import GramSums, TensorStatistics
 from memorywam_calibration.step_gains import LEAST_RATIO, chosen_gains, step_ratio
-from memorywam_export.presets import contract_from_preset
-from memorywam_export.quantize_sites import Site
-from memorywam_export.quantize_smooth import SharedInput
+from memorywam_export.checkpoints.presets import contract_from_preset
+from memorywam_export.quantize.quantize_sites import Site
+from memorywam_export.quantize.quantize_smooth import SharedInput
 
 SITE = "action_step/a"
 CONTRACT = contract_from_preset("tiny")

@@ -12,7 +12,7 @@ from memorywam_calibration.held_out import (
     one_after_another,
     session_frames,
 )
-from memorywam_export.drift import NUM_CHUNKS, remember
+from memorywam_export.episodes.drift import NUM_CHUNKS, remember
 from memorywam_runtime.bundle import open_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.policy import Policy

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from tests.export.test_closed_loop import FakeRuns
+from tests.export.episodes.test_closed_loop import FakeRuns
 
 from memorywam_calibration.calibrate import Options
 from memorywam_calibration.chunk_error import ChunkErrors, JointError, chunk_errors
@@ -25,13 +25,13 @@ from memorywam_calibration.judgement_checks import (
 from memorywam_calibration.judgement_page import page_from_judgement
 from memorywam_calibration.narrow_bytes import narrow_bytes
 from memorywam_calibration.tick_ratio import TickRatio, least_median, tick_ratio
-from memorywam_export.closed_loop import LoopOptions, closed_loop
-from memorywam_export.drift import checkpoints, measured_drift
-from memorywam_export.quantize import quantize_bundle
-from memorywam_export.quantize_memory_bytes import MemoryBytes
-from memorywam_export.quantize_ranges import random_input_ranges
-from memorywam_export.recipes import RECIPES
-from memorywam_export.weights import safetensors_header
+from memorywam_export.checkpoints.weights import safetensors_header
+from memorywam_export.episodes.closed_loop import LoopOptions, closed_loop
+from memorywam_export.episodes.drift import checkpoints, measured_drift
+from memorywam_export.quantize.quantize import quantize_bundle
+from memorywam_export.quantize.quantize_memory_bytes import MemoryBytes
+from memorywam_export.quantize.quantize_ranges import random_input_ranges
+from memorywam_export.recipes.recipes import RECIPES
 from memorywam_runtime.bundle import check_bundle, open_bundle
 from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.scale_table import scale_table_from_json

@@ -24,9 +24,9 @@ from memorywam_calibration.sensitivity import (
     measured_sensitivity,
     rounding_error,
 )
-from memorywam_export.drift import remember
-from memorywam_export.quantize import bundle_graphs, quantize_bundle
-from memorywam_export.recipes import RECIPES
+from memorywam_export.episodes.drift import remember
+from memorywam_export.quantize.quantize import bundle_graphs, quantize_bundle
+from memorywam_export.recipes.recipes import RECIPES
 from memorywam_runtime.bundle import check_bundle, open_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.scale_table import scale_table_from_json

@@ -6,12 +6,12 @@ import pytest
 
 from memorywam_calibration.narrow_memory import NarrowMemory
 from memorywam_calibration.replay import policy_from_bundle
-from memorywam_export.drift import random_frames, remember
-from memorywam_export.memory_form import form_of
-from memorywam_export.memory_side import Side
-from memorywam_export.quantize import quantize_bundle
-from memorywam_export.quantize_ranges import random_input_ranges
-from memorywam_export.recipes import RECIPES
+from memorywam_export.episodes.drift import random_frames, remember
+from memorywam_export.ladder.memory_form import form_of
+from memorywam_export.ladder.memory_side import Side
+from memorywam_export.quantize.quantize import quantize_bundle
+from memorywam_export.quantize.quantize_ranges import random_input_ranges
+from memorywam_export.recipes.recipes import RECIPES
 from memorywam_runtime.bundle import open_bundle, read_prompt
 from memorywam_runtime.errors import InputError
 

@@ -18,8 +18,8 @@ from memorywam_calibration.plateau import nested_bounds, scale_change, whole
 from memorywam_calibration.replay import policy_from_bundle, replayed
 from memorywam_calibration.samples import chosen_samples, fill_cells
 from memorywam_calibration.survey import surveyed
-from memorywam_export.eager import eager_session
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
+from memorywam_export.eager.eager import eager_session
 from memorywam_runtime.contract import Conventions, MemorySizes
 from memorywam_runtime.digest import memory_digest
 from memorywam_runtime.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 
 from memorywam_calibration.samples import chosen_samples, fill_cells
 from memorywam_calibration.survey import Survey
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 
 CONTRACT = contract_from_preset("robotwin-384x320")
 

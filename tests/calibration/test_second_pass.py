@@ -12,7 +12,7 @@ from memorywam_calibration.replay import policy_from_bundle, replayed
 from memorywam_calibration.scales import Data, fitted_table
 from memorywam_calibration.second_pass import second_pass
 from memorywam_calibration.sites import chosen_sites
-from memorywam_export.recipes import RECIPES
+from memorywam_export.recipes.recipes import RECIPES
 
 ONCE = Options(num_samples=16, second_pass=False)
 COARSE = {"int8": 50.0, "fp8": 1e4}

@@ -9,7 +9,7 @@ from memorywam_calibration import smoothing
 from memorywam_calibration.activations import Activations
 from memorywam_calibration.calibrate import Options, calibrated
 from memorywam_calibration.smoothing import gram_sites
-from memorywam_export.recipes import RECIPES
+from memorywam_export.recipes.recipes import RECIPES
 from memorywam_runtime.bundle import check_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.scale_table import scale_table_to_json

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Visible
 from memorywam_robot.sim.tasks import INSTRUCTIONS, TASKS, script_from_seed

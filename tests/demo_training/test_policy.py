@@ -2,7 +2,7 @@
 
 import torch
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Episode, episode_velocities
 from tests.demo_training.policy import Batches, chunk_velocities, shortened

@@ -9,7 +9,7 @@ from PIL import Image, ImageSequence
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
-from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
 from memorywam_robot.sim.tasks import INSTRUCTIONS
 from memorywam_runtime.cli import main
 from memorywam_runtime.contract import contract_to_json

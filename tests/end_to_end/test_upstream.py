@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from tests.fakes.checkpoints import FASTWAM, TINY, tensors_of, write_stats
 from tests.fakes.upstream import parts_of, vae_tensors, write_cache_entry, write_fastwam
 
-from memorywam_export.bundle import ExportOptions, export_bundle
-from memorywam_export.checkpoint import Companions, checkpoint_from_argument
-from memorywam_export.folding import rewritten_weights
-from memorywam_export.rewrites import rewrites_for
-from memorywam_export.weights import write_weights
+from memorywam_export.bundles.bundle import ExportOptions, export_bundle
+from memorywam_export.checkpoints.checkpoint import Companions, checkpoint_from_argument
+from memorywam_export.checkpoints.weights import write_weights
+from memorywam_export.graphs.folding import rewritten_weights
+from memorywam_export.graphs.rewrites import rewrites_for
 from memorywam_runtime.bundle import check_bundle
 from memorywam_runtime.cli import main
 from memorywam_runtime.contract import contract_to_json

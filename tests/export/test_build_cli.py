@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.bundles import copy_of, edit_manifest
 from tests.fakes.engines import compiled_bundle
 
-from memorywam_export import engine_preflight
+from memorywam_export.engines import engine_preflight
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.cli import VERBS, main
 from memorywam_runtime.engines import read_engines

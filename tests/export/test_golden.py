@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tests.fakes.episodes import random_episode
 
-from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Episode, episode_velocities
 

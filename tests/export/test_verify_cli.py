@@ -5,9 +5,10 @@ import json
 import pytest
 from tests.fakes.bundles import TINY, copy_of, edit_manifest
 
-from memorywam_export import verify_report
-from memorywam_export.closed_loop import TaskLoop
-from memorywam_export.paired import pairs_from_outcomes, share_of
+from memorywam_export.episodes import drift_page
+from memorywam_export.episodes.closed_loop import TaskLoop
+from memorywam_export.episodes.paired import pairs_from_outcomes, share_of
+from memorywam_export.verify import verify_report
 from memorywam_runtime import cli
 from memorywam_runtime.bundle import read_manifest
 
@@ -78,7 +79,7 @@ def test_drift_is_measured_when_asked_for(verify, monkeypatch):
         return [], {"rungs": []}
 
     monkeypatch.setattr(verify_report, "bundle_drift", bundle_drift)
-    monkeypatch.setattr("memorywam_export.drift_page.drift_figures", lambda data: ["<i>drift</i>"])
+    monkeypatch.setattr(drift_page, "drift_figures", lambda data: ["<i>drift</i>"])
     status, data, bundle = verify("--drift", 300)
     assert (status, asked, data["drift"]) == (0, [300], {"rungs": []})
     assert "<i>drift</i>" in (bundle / parity_of(bundle).page).read_text()

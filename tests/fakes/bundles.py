@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from memorywam_export.bundle import ExportOptions, export_bundle, model_from_weights
-from memorywam_export.checkpoint import checkpoint_from_argument
-from memorywam_export.eager import EagerBackend
-from memorywam_export.rewrites import rewrites_of_manifest
+from memorywam_export.bundles.bundle import ExportOptions, export_bundle, model_from_weights
+from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
+from memorywam_export.eager.eager import EagerBackend
+from memorywam_export.graphs.rewrites import rewrites_of_manifest
 from memorywam_runtime.backends import Backend, Engine, backend_from_name
 from memorywam_runtime.bundle import MANIFEST_FILE, check_bundle
 from memorywam_runtime.contract import InferenceContract

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from memorywam_export.checkpoint import model_shapes
-from memorywam_export.presets import contract_from_preset
-from memorywam_export.weights import random_weights
+from memorywam_export.checkpoints.checkpoint import model_shapes
+from memorywam_export.checkpoints.presets import contract_from_preset
+from memorywam_export.checkpoints.weights import random_weights
 from memorywam_runtime.contract import InferenceContract
 
 __all__ = ["FASTWAM", "TINY", "tensors_of", "write_stats"]

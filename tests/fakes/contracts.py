@@ -3,7 +3,7 @@
 import msgspec
 from hypothesis import strategies as st
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_runtime.contract import InferenceContract, MemorySizes
 from memorywam_runtime.memory import Visible
 

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from memorywam_export.bundle import PRECISIONS, ExportOptions, export_bundle
-from memorywam_export.checkpoint import checkpoint_from_argument, model_shapes
-from memorywam_export.weights import random_weights
+from memorywam_export.bundles.bundle import PRECISIONS, ExportOptions, export_bundle
+from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument, model_shapes
+from memorywam_export.checkpoints.weights import random_weights
 from memorywam_runtime.engines import (
     ENGINES_SCHEMA_VERSION,
     AuditEntry,

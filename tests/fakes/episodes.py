@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_export.reference.model import MemoryWam
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.normalization import Affine, Normalization

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.sim.expert import Expert
 from memorywam_robot.sim.world import World
 

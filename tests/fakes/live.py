@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.fakes.bundles import copy_of, edit_manifest
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.arms.limits import JointLimits
 from memorywam_robot.camera import CameraState, Frame
 from memorywam_robot.live.tasks import Event, Task

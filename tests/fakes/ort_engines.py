@@ -7,7 +7,7 @@ import msgspec
 from tests.fakes.engines import fake_engines
 from tests.fakes.tensorrt import plan_from_onnx
 
-from memorywam_export.engine_jobs import Job, jobs_of
+from memorywam_export.engines.engine_jobs import Job, jobs_of
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.engines import read_engines, write_engines
 from memorywam_runtime.files import sha256_of

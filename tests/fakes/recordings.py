@@ -19,8 +19,12 @@ from memorywam_runtime.recording import (
     Remembered,
     Sent,
 )
-from memorywam_runtime.recording_mcap import McapRecorder
-from memorywam_runtime.recording_messages import SCHEMA_VERSION, StartMessage, time_from_ns
+from memorywam_runtime.recordings.recording_mcap import McapRecorder
+from memorywam_runtime.recordings.recording_messages import (
+    SCHEMA_VERSION,
+    StartMessage,
+    time_from_ns,
+)
 
 __all__ = [
     "CAMERAS",

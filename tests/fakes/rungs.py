@@ -1,6 +1,6 @@
 """Which graphs the ONNX Runtime here can run, and so which rungs the ladder has."""
 
-from memorywam_export.opsets import default_opset
+from memorywam_export.graphs.opsets import default_opset
 
 __all__ = ["NEWEST_OPSET", "ORT_RUNGS", "RUNGS"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tests.fakes.checkpoints import tensors_of
 
-from memorywam_export.name_maps import shipped_maps
+from memorywam_export.checkpoints.name_maps import shipped_maps
 from memorywam_runtime.contract import InferenceContract, VaeSizes
 
 __all__ = [

@@ -5,11 +5,11 @@ import torch
 from numpy.typing import NDArray
 from tests.fakes.episodes import RandomEpisode, identity
 
-from memorywam_export.eager import eager_session, rewritten_model
+from memorywam_export.checkpoints.weights import Weight
+from memorywam_export.eager.eager import eager_session, rewritten_model
+from memorywam_export.graphs.rewrites import NO_REWRITES, Rewrites
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.reference.oracle import Episode, Visible, episode_velocities
-from memorywam_export.rewrites import NO_REWRITES, Rewrites
-from memorywam_export.weights import Weight
 from memorywam_runtime.manifest import CacheWrite
 from memorywam_runtime.memory import Visible as RuntimeVisible
 from memorywam_runtime.padding import with_text_bias

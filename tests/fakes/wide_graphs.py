@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file
 
-from memorywam_export.quantize_folds import Fold, folded
-from memorywam_export.weights import Weight
+from memorywam_export.checkpoints.weights import Weight
+from memorywam_export.quantize.quantize_folds import Fold, folded
 
 Arrays = dict[str, NDArray[np.float64]]
 

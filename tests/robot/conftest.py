@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.loop import ChunkPolicy
 from memorywam_runtime.cli import main
 from memorywam_runtime.observation import Observation

@@ -11,7 +11,7 @@ from memorywam_robot.doctor_cameras import SeenCamera, camera_findings, seen_cam
 from memorywam_robot.doctor_ticks import TickRules, TickTest, tick_findings
 from memorywam_robot.doctor_usb import usb_findings
 from memorywam_robot.live.load import LoadRules
-from memorywam_runtime.doctor_finding import Asked
+from memorywam_runtime.doctor.doctor_finding import Asked
 from memorywam_runtime.errors import InputError, MissingPartError
 
 D435 = SeenCamera(

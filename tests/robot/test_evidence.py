@@ -3,7 +3,7 @@
 import pytest
 
 from memorywam_robot.evidence import complaints_from_report, latency_by_frame, memory_by_frame
-from memorywam_runtime.bench import bench_bundle
+from memorywam_runtime.bench.bench import bench_bundle
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.memory import Rows
 from memorywam_runtime.opening import Opening

@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 
 pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.film import FORMATS, LAST_PICTURE_MS, PICTURE_MS, Film, caption
 from memorywam_robot.loop import run_episode
 from memorywam_robot.sim.tasks import script_from_seed

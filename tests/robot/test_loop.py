@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.loop import run_episode
 from memorywam_robot.robot import Job, Verdict
 from memorywam_robot.sim.tasks import TASKS

@@ -18,7 +18,7 @@ from memorywam_runtime.digest import memory_digest
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.opening import Opening
 from memorywam_runtime.recording import Acted, Observed, Remembered, Sent, open_recording
-from memorywam_runtime.recording_mcap import McapRecorder
+from memorywam_runtime.recordings.recording_mcap import McapRecorder
 
 
 class Diary:

@@ -20,8 +20,12 @@ from memorywam_runtime.files import sha256_of
 from memorywam_runtime.opening import Opening
 from memorywam_runtime.policy import Policy
 from memorywam_runtime.recording import Acted, Observed, Remembered, Sent, open_recording
-from memorywam_runtime.recording_mcap import McapRecorder
-from memorywam_runtime.recording_messages import SCHEMA_VERSION, StartMessage, time_from_ns
+from memorywam_runtime.recordings.recording_mcap import McapRecorder
+from memorywam_runtime.recordings.recording_messages import (
+    SCHEMA_VERSION,
+    StartMessage,
+    time_from_ns,
+)
 
 CAMERAS = ("left_wrist", "right_wrist", "head")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.robot import ROBOTS, robot_from_argument
 from memorywam_robot.runs import visible_from_names
 from memorywam_runtime.cli import main

@@ -73,7 +73,7 @@ def ask_once(port, pictures):
     import numpy as np
     from websockets.sync.client import connect
 
-    from memorywam_export.presets import contract_from_preset
+    from memorywam_export.checkpoints.presets import contract_from_preset
     from memorywam_robot.adapters.wire import data_from_wire, wire_from_data
 
     shown = {"images": pictures(contract_from_preset("tiny"), 0), "state": np.zeros(14)}

@@ -20,6 +20,13 @@ def driver(a_rung, text):
 
 
 @pytest.fixture
+def life(a_rung, text):
+    from tests.fakes.denoising import Life
+
+    return Life(a_rung.session(64), text)
+
+
+@pytest.fixture
 def policy(a_rung):
     policy = Policy(a_rung.session(3, 8, 64))
     policy.reset("random")

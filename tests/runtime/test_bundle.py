@@ -14,7 +14,7 @@ from tests.fakes.bundles import copy_of, edit_manifest
 from tests.fakes.rungs import NEWEST_OPSET, ORT_RUNGS
 from tests.runtime.test_manifest import mutated
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_runtime.bundle import check_bundle, open_bundle, read_manifest, read_prompt
 from memorywam_runtime.errors import BundleError, InputError, MissingPartError
 from memorywam_runtime.files import sha256_of

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from memorywam_export.presets import PRESETS, contract_from_preset
+from memorywam_export.checkpoints.presets import PRESETS, contract_from_preset
 from memorywam_runtime.contract import (
     Conventions,
     InferenceContract,

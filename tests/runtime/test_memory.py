@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.contracts import small_contracts, visibles
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_runtime.errors import CapacityError, InputError
 from memorywam_runtime.memory import HIDDEN, Memory, Rows, Visible
 

@@ -7,8 +7,8 @@ from tests.fakes.bundles import copy_of, differences, observations_at, rung
 from tests.fakes.driver import live
 from tests.fakes.episodes import contract_with, identity, random_model
 
-from memorywam_export.eager import eager_session
-from memorywam_export.prompts import add_prompt
+from memorywam_export.eager.eager import eager_session
+from memorywam_export.text.prompts import add_prompt
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.normalization import Affine, Normalization
 from memorywam_runtime.policy import Policy

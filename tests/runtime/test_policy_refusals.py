@@ -9,7 +9,7 @@ from tests.fakes.bundles import observations_at
 from tests.fakes.driver import live, remember_at, unchanged
 from tests.fakes.episodes import contract_with, identity, random_model
 
-from memorywam_export.eager import eager_session
+from memorywam_export.eager.eager import eager_session
 from memorywam_runtime.errors import CapacityError, InputError, MemorywamError
 from memorywam_runtime.policy import Policy
 

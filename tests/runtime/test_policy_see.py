@@ -6,7 +6,7 @@ from tests.fakes.bundles import differences, observations_at
 from tests.fakes.driver import live, unchanged
 from tests.fakes.episodes import contract_with, identity, random_model
 
-from memorywam_export.eager import eager_session
+from memorywam_export.eager.eager import eager_session
 from memorywam_runtime.errors import CapacityError, InputError
 from memorywam_runtime.policy import Policy
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.fakes.episodes import contract_with
 
-from memorywam_export.presets import PRESETS, contract_from_preset
+from memorywam_export.checkpoints.presets import PRESETS, contract_from_preset
 from memorywam_export.reference.rope import action_angles, frame_angles, tables_from_angles
 from memorywam_runtime.positions import Positions
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import memorywam_runtime
-from memorywam_runtime.recording_messages import recording_schema
+from memorywam_runtime.recordings.recording_messages import recording_schema
 
 PUBLISHED = Path(memorywam_runtime.__file__).with_name("recording.schema.json")
 

@@ -13,7 +13,7 @@ from tests.fakes.driver import Driver, unchanged
 from tests.fakes.episodes import contract_with, identity, random_episode, random_model
 from tests.fakes.velocities import oracle_velocities
 
-from memorywam_export.eager import eager_session
+from memorywam_export.eager.eager import eager_session
 from memorywam_export.reference.oracle import Visible
 from memorywam_runtime.bundle import read_prompt
 from memorywam_runtime.errors import CapacityError

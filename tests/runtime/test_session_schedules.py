@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.fakes.bundles import differences
 from tests.fakes.episodes import contract_with, identity, random_model
 
-from memorywam_export.eager import eager_session, model_from_tensors
-from memorywam_export.rewrites import Rewrites
+from memorywam_export.eager.eager import eager_session, model_from_tensors
+from memorywam_export.graphs.rewrites import Rewrites
 
 NUM_PICTURES = 8
 FORMS = [

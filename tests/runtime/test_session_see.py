@@ -6,8 +6,8 @@ from tests.fakes.bundles import TINY, differences, rung
 from tests.fakes.driver import Driver, unchanged
 from tests.fakes.rungs import RUNGS
 
-from memorywam_export.bundle import ExportOptions, export_bundle
-from memorywam_export.checkpoint import checkpoint_from_argument
+from memorywam_export.bundles.bundle import ExportOptions, export_bundle
+from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
 from memorywam_runtime.errors import CapacityError, InputError
 
 WHOLE = "ort, whole groups"

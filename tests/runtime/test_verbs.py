@@ -9,8 +9,8 @@ from safetensors import safe_open
 from tests.fakes.bundles import copy_of
 from tests.fakes.rungs import NEWEST_OPSET
 
-from memorywam_export.quantize import quantize_bundle
-from memorywam_export.recipes import RECIPES
+from memorywam_export.quantize.quantize import quantize_bundle
+from memorywam_export.recipes.recipes import RECIPES
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.cli import main
 from memorywam_runtime.errors import BundleError

@@ -95,6 +95,11 @@ class ThreadedCamera:
         return self._intake.counts
 
     @property
+    def period_ns(self) -> int:
+        """Return the time from one image to the next, as its stream says once it is open."""
+        return self._feed.period_ns
+
+    @property
     def is_settled(self) -> bool:
         """Return whether exposure has settled since the stream was opened."""
         return self._intake.is_settled

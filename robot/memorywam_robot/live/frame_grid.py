@@ -37,15 +37,15 @@ class FrameGrid:
     order, each at its own time: how often `poll` is called changes nothing but when one hears.
     """
 
-    def __init__(self, shape: GridShape, rules: GridRules | None = None) -> None:
-        """Make a grid in epoch 0, stopped until it is reset."""
+    def __init__(self, shape: GridShape, rules: GridRules | None = None, epoch: int = 0) -> None:
+        """Make a grid that is stopped until a reset begins the epoch after this one."""
         self.shape = shape
         self.rules = rules or GridRules()
         self.counts = GridCounts()
         self._late_ns = max(round(self.rules.late_ms * 1e6), shape.period_ns // 2)
         self._start_ns: int | None = None
         self._decisions: list[Decision] = []
-        self._now_ns = self._epoch = 0
+        self._now_ns, self._epoch = 0, epoch
         self._forget(instruction_id=0)
         self._is_stopped = True
 

@@ -69,7 +69,7 @@ class LiveChunks:
         parts, counts = self._parts, self._counts
         chunk, requested_at = made.chunk, made.task.requested_at
         counts.act_ms.append(made.took_ms)
-        self._pending = None
+        self._settle(made.task)
         if is_held or parts.queue.num_taken - requested_at >= len(chunk):
             counts.chunks_dropped += 1
             return None
@@ -94,7 +94,7 @@ class LiveChunks:
     def lost(self, event: ChunkLost) -> ChunkVerdict:
         """Hear of a chunk that came out unusable; return what to do."""
         self._counts.chunks_lost += 1
-        self._pending = None
+        self._settle(event.task)
         return self._parts.gate.lost(event.reason)
 
     def ask_again(self, task: Infer, state: NDArray[np.float64]) -> None:

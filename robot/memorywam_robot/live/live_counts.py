@@ -22,6 +22,8 @@ class LiveCounts:
     """Implausible, or too late for any action."""
     chunks_lost: int = 0
     """Not finite."""
+    chunks_replaced: int = 0
+    """Given up before they were made: another one was asked for."""
     chunks_not_asked: int = 0
     """Frames after which none was asked for, as memory was behind or the arms were held."""
     doubtful: int = 0
@@ -51,10 +53,9 @@ class LiveCounts:
         """Return it for machines."""
         names = (
             "frames", "chunks", "chunks_warned", "chunks_dropped", "chunks_lost",
-            "chunks_not_asked", "doubtful", "camera_dropped", "bridged", "skipped", "holds",
-            "held_ms",
-            "limited", "remember_ms", "waited_ms", "act_ms", "reasons",
-            "reacted_ms",
+            "chunks_replaced", "chunks_not_asked", "doubtful", "camera_dropped", "bridged",
+            "skipped", "holds", "held_ms", "limited", "remember_ms", "waited_ms", "act_ms",
+            "reasons", "reacted_ms",
         )  # fmt: skip
         grid = self.grid
         return {name: getattr(self, name) for name in names} | {

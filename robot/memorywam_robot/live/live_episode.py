@@ -20,6 +20,7 @@ from memorywam_robot.live.tasks import (
     Begun,
     ChunkLost,
     ChunkMade,
+    ChunkReplaced,
     Event,
     Failed,
     Finish,
@@ -174,6 +175,8 @@ class LiveEpisode:
             case ChunkMade() | ChunkLost():
                 if grid.takes_result(event.task.epoch) and not self.has_ended:
                     self._take_chunk(event)
+            case ChunkReplaced():
+                counts.chunks_replaced += grid.takes_result(event.task.epoch)
             case Finished():
                 self._has_finished = event.epoch == self._epoch
             case Failed():
@@ -321,6 +324,14 @@ class LiveEpisode:
         for event in self.parts.worker.events():
             self._hear(event)
         return self._has_finished
+
+    def lose_worker(self, reason: str) -> None:
+        """Hear that the worker is gone: nothing more is done, and nothing to be waited for."""
+        if self.has_finished():
+            return
+        self.abort(reason := f"the worker's thread ended: {reason}")
+        self.aborted = self.aborted or reason
+        self._has_finished = True
 
     def _end(self, reason: str) -> None:
         """Let the arms brake, and the worker come to the end of what was given."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from memorywam_robot.live.camera_rates import needed_hz, running_rates, slow_cameras
+from memorywam_robot.live.grid_rules import grid_shape_from_contract
 from memorywam_robot.live.live_robot import LiveRobot
 from memorywam_robot.live.load import Load
 from memorywam_runtime.observation import Observation
@@ -49,6 +51,8 @@ def rehearse_live(
     while any(state != "ok" for state in cameras.values()) and time.monotonic() < until_s:
         time.sleep(_LOOK_S)
         cameras = _seen(robot)
+    shape = grid_shape_from_contract(policy.contract)
+    cameras |= slow_cameras(shape, running_rates(robot.cameras, needed_hz(shape)))
     state = np.zeros(policy.contract.actions.state_dim)
     robot.body.state(state)
     apart = None

@@ -12,6 +12,7 @@ from typing import Any
 
 from memorywam_robot.arms.real_time import lower_priority, raise_priority, sharpen_timers
 from memorywam_robot.arms.tick_clock import TickClock
+from memorywam_robot.live.camera_rates import check_rates, running_rates
 from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
 from memorywam_robot.live.frame_grid import FrameGrid
@@ -78,11 +79,18 @@ class LiveRun:
             grid_rules: Of the memory clock.
             tellers: Told of everything.
             listeners: Told, in the loop's thread, of observations and steps.
+
+        Raises:
+            InputError: a camera is too slow for the memory clock.
         """
         self.policy, self.robot, self.load = policy, robot, load
         self.rules = rules or LiveRules()
-        self._grid_rules, self._tellers = grid_rules, tellers
+        self._tellers = tellers
         self._listeners = [*listeners, *tellers]
+        self._grid = FrameGrid(grid_shape_from_contract(policy.contract), grid_rules)
+        check_rates(
+            self._grid.shape, running_rates(robot.cameras, self._grid.rules.camera_hz)
+        )
         self._thread = WorkerThread(Worker(policy, **hooks_of(tellers)))
         self._clock = TickClock(round(1e9 / self.rules.tick_hz))
         self._interrupts = 0
@@ -114,10 +122,16 @@ class LiveRun:
     ) -> list[LiveResult]:
         """Run one episode a seed; an interrupt ends the one under way, with the arms held.
 
+        The one in which the worker's thread dies is the last.
+
         Raises:
-            DeviceError: the robot does not start, or the worker hangs.
+            DeviceError: the robot does not start, or the worker hangs, or died before.
             InputError: the robot and the policy do not fit.
         """
+        if ending := self._thread.ending:
+            raise DeviceError(
+                f"the worker's thread ended: {ending}; expected one that turns: make another run"
+            )
         results: list[LiveResult] = []
         with self._timely(), self._interruptible():
             for done, seed in enumerate(seeds):
@@ -125,6 +139,8 @@ class LiveRun:
                 if self._interrupts:
                     break
                 results.append(self._episode(seed, instruction))
+                if self._thread.ending:
+                    break
         return results
 
     def close(self) -> None:
@@ -143,8 +159,8 @@ class LiveRun:
             while episode.tick(self._clock.wait()):
                 if self._interrupts:
                     episode.abort("interrupted")
-                elif not self._thread.is_alive:
-                    episode.abort("the worker's thread ended")
+                elif ending := self._thread.ending:
+                    episode.lose_worker(ending)
         except BaseException as error:
             # Without commands the arms would brake too, but only when they are overdue.
             episode.abort(f"the loop failed: {type(error).__name__}")
@@ -153,7 +169,10 @@ class LiveRun:
         seconds = (ended_ns - begun_ns) / 1e9
         deadline_s = time.monotonic() + _FINISH_S
         while not episode.has_finished():
-            if time.monotonic() > deadline_s or not self._thread.is_alive:
+            if ending := self._thread.ending:
+                episode.lose_worker(ending)
+                break
+            if time.monotonic() > deadline_s:
                 raise DeviceError(
                     f"the policy did not come to an end within {_FINISH_S:g} s; the arms are "
                     f"{self.robot.body.mode}: its backend hangs, start again"
@@ -172,13 +191,15 @@ class LiveRun:
         return max(0.0, (arm.status().rested_ns - ended_ns) / 1e6)
 
     def _parts(self) -> Parts:
-        contract, rules = self.policy.contract, self.rules
+        contract, rules, last = self.policy.contract, self.rules, self._grid
+        # No epoch comes twice, so that what an old episode still tells is never taken for a new's.
+        self._grid = FrameGrid(last.shape, last.rules, last.epoch)
         return Parts(
             contract=contract,
             cameras=self.robot.cameras,
             body=self.robot.body,
             worker=self._thread,
-            grid=FrameGrid(grid_shape_from_contract(contract), self._grid_rules),
+            grid=self._grid,
             gate=ChunkGate(self.robot.limits, contract.actions.horizon),
             queue=ActionQueue(
                 contract.actions.action_dim, seam=rules.seam, num_blended=rules.num_blended

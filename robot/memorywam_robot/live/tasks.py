@@ -12,6 +12,7 @@ __all__ = [
     "Begun",
     "ChunkLost",
     "ChunkMade",
+    "ChunkReplaced",
     "Event",
     "Failed",
     "Finish",
@@ -124,6 +125,13 @@ class ChunkLost:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChunkReplaced:
+    """A chunk was given up before its last step: another was asked for, or another instruction."""
+
+    task: Infer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """A task failed; nothing more of its epoch is done."""
@@ -132,4 +140,4 @@ class Failed:
     reason: str
 
 
-Event = Begun | FrameRemembered | ChunkMade | ChunkLost | Finished | Failed
+Event = Begun | FrameRemembered | ChunkMade | ChunkLost | ChunkReplaced | Finished | Failed

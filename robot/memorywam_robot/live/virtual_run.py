@@ -10,6 +10,7 @@ from memorywam_robot.cameras.camera_arguments import CameraSpec
 from memorywam_robot.cameras.camera_rules import NOISELESS, CameraRules
 from memorywam_robot.cameras.frame_faults import FaultSchedule
 from memorywam_robot.cameras.virtual_camera import Stepped, VirtualCamera, VirtualRealSense
+from memorywam_robot.live.camera_rates import asked_rates, check_rates
 from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
 from memorywam_robot.live.frame_grid import FrameGrid
@@ -84,17 +85,17 @@ class VirtualRun:
             drops: Frames of other cameras that are lost on their way.
 
         Raises:
-            InputError: a camera of another kind, or faults of one without a carrier.
+            InputError: a camera of another kind or too slow, or faults of one without a carrier.
         """
+        shape = grid_shape_from_contract(contract)
+        check_rates(shape, asked_rates(shape.cameras, carriers, camera_hz))
         self.world = World(task)
         self._policy, self._contract, self._load = policy, contract, load
         self._latency, self._rules = latency, rules or LiveRules()
         self._period_ns = round(1e9 / self._rules.tick_hz)
         self._limits = simulated_limits()
         self.arm = VirtualArm(self.world, self._limits, self._period_ns)
-        self._grid = FrameGrid(
-            grid_shape_from_contract(contract), grid_rules or GridRules(camera_hz=camera_hz)
-        )
+        self._grid = FrameGrid(shape, grid_rules or GridRules(camera_hz=camera_hz))
         self._gate_ns: int | None = None
         self._drops = drops
         self._tellers, self._camera_rules = tellers, camera_rules
@@ -140,7 +141,7 @@ class VirtualRun:
         virtual = VirtualWorker(worker, self._latency)
         self._gate_ns = None
         self._now_ns += self._period_ns
-        self._grid = FrameGrid(self._grid.shape, self._grid.rules)
+        self._grid = FrameGrid(self._grid.shape, self._grid.rules, self._grid.epoch)
         self.arm.start(self._now_ns)
         for camera in self._cameras:
             camera.close()

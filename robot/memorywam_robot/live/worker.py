@@ -14,6 +14,7 @@ from memorywam_robot.live.tasks import (
     Begun,
     ChunkLost,
     ChunkMade,
+    ChunkReplaced,
     Event,
     Failed,
     Finish,
@@ -195,10 +196,17 @@ class Worker:
             self._acting[1].give_up()
         self._acting = None
 
+    def _replace(self) -> None:
+        """Give up the chunk under way, if there is one, for what comes in its place; tell of it."""
+        if self._acting is not None:
+            self._events.append(ChunkReplaced(task=self._acting[0]))
+        self._give_up()
+
     def _fail(self, epoch: int, reason: str) -> None:
-        self._forget(epoch)
-        self._has_failed = True  # until the next episode begins, whatever its number
+        # Told first: giving up a chunk may fail in its turn.
         self._events.append(Failed(epoch=epoch, reason=reason))
+        self._has_failed = True  # until the next episode begins, whatever its number
+        self._forget(epoch)
 
     def _do(self) -> None:
         """Do the next task."""
@@ -209,12 +217,12 @@ class Worker:
             self._on_begin(task)
             self._events.append(Begun(epoch=task.epoch))
         elif isinstance(task, Instruct):
-            self._give_up()
+            self._replace()
             self._policy.set_instruction(task.instruction, keep_memory=True)
         elif isinstance(task, Finish):
             self._events.append(Finished(epoch=task.epoch))
         elif isinstance(task, Infer):
-            self._give_up()
+            self._replace()
             acting = self._policy.begin_act(task.state, task.noise, prefix=task.prefix)
             self._acting = task, acting, begun_ns
         else:
@@ -252,7 +260,7 @@ class WorkerThread:
     def __init__(self, worker: Worker) -> None:
         """Start the thread."""
         self.worker = worker
-        self._is_closed = False
+        self._is_closed, self._failure = False, ""
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._thread.start()
 
@@ -269,6 +277,11 @@ class WorkerThread:
         """Is it still turning?"""
         return self._thread.is_alive()
 
+    @property
+    def ending(self) -> str:
+        """Return why it turns no more; empty while it does."""
+        return "" if self.is_alive else self._failure or "it was closed"
+
     def close(self, timeout_s: float = 10.0) -> bool:
         """End the thread; return whether it ended in time."""
         self._is_closed = True
@@ -277,6 +290,10 @@ class WorkerThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._is_closed:
-            if self.worker.turn() is None:
-                self.worker.wait(0.05)
+        try:
+            while not self._is_closed:
+                if self.worker.turn() is None:
+                    self.worker.wait(0.05)
+        # Not even an exit may pass in silence: it would look as if the policy hung.
+        except BaseException as error:
+            self._failure = f"{type(error).__name__}: {error}"

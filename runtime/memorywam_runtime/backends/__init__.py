@@ -108,19 +108,19 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
         "tensorrt_rtx",
         "pip install 'memorywam[tensorrt-rtx]'",
     ),
-    "eager": ("memorywam_export.eager", "BundleBackend", "pip install 'memorywam[export]'"),
+    "eager": ("memorywam_export.eager.eager", "BundleBackend", "pip install 'memorywam[export]'"),
     "compile": (
-        "memorywam_export.compiled",
+        "memorywam_export.eager.compiled",
         "CompiledBackend",
         "pip install 'memorywam[export]', and a C++ compiler",
     ),
     "eager-cuda": (
-        "memorywam_export.eager_cuda",
+        "memorywam_export.eager.eager_cuda",
         "eager_cuda",
         "pip install 'memorywam[export]', with a torch for the GPU",
     ),
     "compile-cuda": (
-        "memorywam_export.eager_cuda",
+        "memorywam_export.eager.eager_cuda",
         "compiled_cuda",
         "pip install 'memorywam[export]', with a torch for the GPU",
     ),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memorywam_export.presets import PRESETS, contract_from_preset
+from memorywam_export.checkpoints.presets import PRESETS, contract_from_preset
 from memorywam_export.reference.vae import CausalEncoder
 from memorywam_runtime.contract import VaeSizes
 from memorywam_runtime.errors import ContractError, InputError

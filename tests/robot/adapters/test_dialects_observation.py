@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.dialects_observation import ObservationReader, image_from_value
 from memorywam_robot.adapters.serving import DialectOptions
 from memorywam_runtime.errors import InputError

@@ -13,7 +13,7 @@ EPISODE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.gym_opening import robot_from_gym
 from memorywam_robot.adapters.robot_words import words_from_argument
 from memorywam_robot.loop import run_episode

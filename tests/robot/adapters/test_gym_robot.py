@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.gym_opening import robot_from_gym
 from memorywam_robot.adapters.gym_robot import GymRobot
 from memorywam_robot.adapters.robot_words import words_from_argument

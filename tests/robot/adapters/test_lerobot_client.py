@@ -18,7 +18,7 @@ for name in ("nms", "qnms"):
     torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
 import lerobot.utils.import_utils as parts
 parts._transformers_available = False  # one of its policies is written for an older one
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 CONTRACT = contract_from_preset("tiny")
 NAMES = CONTRACT.actions.names
 """

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.lerobot_joints import JointMap, check_modes, joint_map_from_contract
 from memorywam_runtime.errors import InputError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from tests.fakes.lerobot import ArmConfig, PairConfig
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters import lerobot_opening
 from memorywam_robot.adapters.lerobot_opening import keep_torque, robot_from_lerobot
 from memorywam_robot.adapters.robot_words import words_from_argument

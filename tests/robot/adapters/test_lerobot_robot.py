@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.fakes.lerobot import FakeDevice
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.lerobot_cameras import LeRobotCameras
 from memorywam_robot.adapters.lerobot_joints import joint_map_from_contract
 from memorywam_robot.adapters.lerobot_robot import LeRobotArm, LeRobotRobot

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.fakes import ros
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.ros_messages import (
     StampGaps,
     TrajectoryClasses,

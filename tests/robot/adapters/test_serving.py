@@ -5,7 +5,7 @@ import logging
 import msgspec
 import pytest
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.serving import (
     DialectOptions,
     ServeOptions,

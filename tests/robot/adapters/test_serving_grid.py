@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.adapters.serving_grid import GridFeeder
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.observation import Observation

@@ -16,7 +16,7 @@ from tests.fakes.grids import (
     shape,
 )
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.live.frame_grid import FrameGrid
 from memorywam_robot.live.grid_rules import (
     CommitGroup,

@@ -185,5 +185,5 @@ def test_missing_egl_says_what_to_install(monkeypatch):
 
 
 def test_names_are_those_of_the_demo_preset():
-    presets = pytest.importorskip("memorywam_export.presets")
+    presets = pytest.importorskip("memorywam_export.checkpoints.presets")
     assert presets.contract_from_preset("demo").actions.names == scene.JOINT_NAMES

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 import time
 from io import BytesIO
 from pathlib import Path
@@ -15,11 +14,11 @@ import pytest
 from PIL import Image as Pillow
 from tests.fakes.faults import FaultRecord, keep
 
-from memorywam_export.presets import contract_from_preset
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.loop import EpisodeResult, EpisodeStart
 from memorywam_robot.viewer.view import View, shrunk
-from memorywam_robot.viewer.view_channel import MAX_MESSAGE_BYTES, EventChannel
-from memorywam_robot.viewer.view_options import ViewOptions, ViewRules, view_from_argument
+from memorywam_robot.viewer.view_channel import MAX_MESSAGE_BYTES
+from memorywam_robot.viewer.view_options import ViewOptions, ViewRules
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.observation import Observation
 
@@ -344,86 +343,3 @@ def test_a_taken_port_is_refused_before_anything_moves(tmp_path, contract):
         with pytest.raises(InputError, match=f"port {port}.*expected a free port"):
             View(ViewOptions(file=file, port=port), contract, max_frames=4)
     assert not file.exists()
-
-
-def test_a_channel_keeps_the_newest_and_counts_the_rest():
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        channel = EventChannel(ours, 3)
-        big = bytes(MAX_MESSAGE_BYTES - 1)
-        while not channel.num_dropped:
-            channel.put(big)
-        for letter in (b"a", b"b", b"c", b"d"):
-            channel.put(letter)
-        dropped = channel.num_dropped
-        channel.put(bytes(MAX_MESSAGE_BYTES + 1))
-        assert channel.num_dropped == dropped + 1
-        theirs.settimeout(0.0)
-        kept = [theirs.recv(MAX_MESSAGE_BYTES) for _ in range(channel.num_sent)]
-        channel.put(b"e")  # "b" makes room: it was the oldest of those that waited
-        assert channel.num_dropped == dropped + 2
-        with pytest.raises(BlockingIOError):
-            while True:
-                kept.append(theirs.recv(MAX_MESSAGE_BYTES))
-        assert kept[-3:] == [b"c", b"d", b"e"]
-        channel.finish(0.1)
-
-
-def test_two_threads_may_tell_at_once():
-    """As the loop's and the worker's do: nothing is lost, and the order of each is kept."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        channel = EventChannel(ours, 10_000)
-        theirs.settimeout(5.0)
-        got = []
-
-        def read():
-            while message := theirs.recv(100):
-                got.append(message.decode())
-
-        def tell(name):
-            for number in range(2000):
-                channel.put(f"{name} {number}".encode())
-
-        threads = [threading.Thread(target=tell, args=(name,)) for name in "ab"]
-        reader = threading.Thread(target=read)
-        for thread in (reader, *threads):
-            thread.start()
-        for thread in threads:
-            thread.join()
-        channel.finish(5.0)
-        reader.join()
-    assert len(got) == 4000 == channel.num_sent
-    for name in "ab":
-        numbers = [int(one.split()[1]) for one in got if one.startswith(name)]
-        assert numbers == list(range(2000))
-
-
-@pytest.mark.parametrize(
-    ("argument", "file", "port"),
-    [
-        ("foxglove", None, 8765),
-        ("foxglove:{}/a.mcap", "a.mcap", 8765),
-        ("foxglove:0", None, 0),
-        ("foxglove:{}/a.mcap:9000", "a.mcap", 9000),
-    ],
-)
-def test_arguments(tmp_path, argument, file, port):
-    options = view_from_argument(argument.format(tmp_path))
-    assert (options.file, options.port) == (file and tmp_path / file, port)
-
-
-@pytest.mark.parametrize(
-    "argument",
-    ["rerun", "foxglove:", "foxglove:1:2", "foxglove:70000", "foxglove:{}/a.rrd",
-     "foxglove:{}/no/a.mcap", "foxglove:{}/there.mcap", "foxglove:{}/a.mcap:1:2"],
-)  # fmt: skip
-def test_refused_arguments(tmp_path, argument):
-    (tmp_path / "there.mcap").touch()
-    with pytest.raises(InputError):
-        view_from_argument(argument.format(tmp_path))
-
-
-def test_rules_refuse_nonsense():
-    with pytest.raises(InputError, match="image_hz is 0"):
-        ViewRules(image_hz=0)

@@ -1,0 +1,1 @@
+"""Bisection: the first operator of a graph that is wrong."""

@@ -1,0 +1,1 @@
+"""Bundles: graphs, weights, prompts and manifest in one directory."""

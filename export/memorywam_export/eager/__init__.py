@@ -1,0 +1,1 @@
+"""The graphs run and counted by torch."""

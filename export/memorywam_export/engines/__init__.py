@@ -1,0 +1,1 @@
+"""Engines: graphs compiled for one device, and audited."""

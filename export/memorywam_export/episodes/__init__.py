@@ -1,0 +1,1 @@
+"""What whole episodes tell: drift of memory, success in the closed loop."""

@@ -1,0 +1,1 @@
+"""The split: graphs with explicit memory, their exact rewrites, and ONNX."""

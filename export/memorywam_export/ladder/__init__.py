@@ -1,0 +1,1 @@
+"""The ladder: the rungs, what breaks memories, and planted faults."""

@@ -1,0 +1,1 @@
+"""Parity: one episode through two rungs, compared tensor by tensor."""

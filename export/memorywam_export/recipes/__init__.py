@@ -1,0 +1,1 @@
+"""Recipes of quantization, and the devices that can run them."""

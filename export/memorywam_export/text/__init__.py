@@ -1,0 +1,1 @@
+"""Instructions: embedded, stored, listed."""

@@ -1,0 +1,1 @@
+"""Verification: a bundle against its checkpoint, judged."""

@@ -1,0 +1,1 @@
+"""Measuring: stages, memory fill, arms in turns."""

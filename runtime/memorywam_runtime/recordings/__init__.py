@@ -1,0 +1,1 @@
+"""Recordings in every format that is read or written."""
