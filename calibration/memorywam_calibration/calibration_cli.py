@@ -35,7 +35,10 @@ class Calibrate:
             "--out", metavar="BUNDLE2", type=Path, required=True,
             help="directory to write; a name that ends in .json gets the scale table alone",
         )  # fmt: skip
-        parser.add_argument("--recipe", metavar="NAME", default="int8", help="default int8")
+        parser.add_argument(
+            "--recipe", metavar="NAME", default="int8",
+            help="int8 (default), fp8, int8-weight, int4-weight, mixed, kv-int8 or kv-fp8",
+        )  # fmt: skip
         parser.add_argument(
             "--samples", metavar="N", type=int, help="decision points; the recipe's 64 by default"
         )
@@ -44,7 +47,7 @@ class Calibrate:
         )
         parser.add_argument(
             "--allow-missing", metavar="CELL,...", default="",
-            help="cells of the coverage table that may be missing, such as episodes,prompt/*",
+            help="cells of the coverage table that may be missing, such as 'episodes,prompt/*'",
         )  # fmt: skip
         parser.add_argument(
             "--max-fill", metavar="N", type=int, help="look at no frame beyond the Nth in memory"

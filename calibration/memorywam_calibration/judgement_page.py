@@ -1,5 +1,6 @@
 """The judgement as one page: the verdict, joints, drift, ranges by site, success, bytes, ticks."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -9,7 +10,7 @@ from memorywam_export.episodes.closed_loop_page import closed_loop_figures
 from memorywam_export.episodes.drift_page import drift_figures
 from memorywam_runtime.pages import document, section, table
 from memorywam_runtime.plots import Line, line_chart
-from memorywam_runtime.scale_table import ScaleTable
+from memorywam_runtime.scale_table import ScaleTable, scale_table_to_json
 from memorywam_runtime.strips import Strip, strip_chart
 
 __all__ = ["page_from_judgement"]
@@ -42,10 +43,12 @@ def page_from_judgement(data: Data, table_: ScaleTable | None) -> str:
         *([section("Ranges by site", _ranges(table_), wide=True)] if table_ else ()),
         *(mix_figures(data["mix"]) if "mix" in data else ()),
     ]
-    verdict = "every check holds" if not bad else f"{len(bad)} checks failed"
+    count = f"{len(bad)} of {len(data['checks'])} checks failed"
+    verdict = "every check holds" if not bad else count
     lead = (
-        f"Recipe {data['recipe']}, on {len(data['held_out'])} held-out episodes: "
-        f"{', '.join(data['held_out'])}. Both bundles run on ONNX Runtime, fed the same."
+        f"Recipe {data['recipe']}, contract {data['contract_hash'][:12]}{_scales(table_)}; judged "
+        f"on {len(data['held_out'])} held-out episodes: {', '.join(data['held_out'])}. Both "
+        "bundles run on ONNX Runtime, fed the same."
     )
     inner = "\n".join(cards)
     return document(
@@ -54,6 +57,13 @@ def page_from_judgement(data: Data, table_: ScaleTable | None) -> str:
         f'<p><span class="verdict{" bad" if bad else ""}">{verdict}</span></p>\n'
         f'<p class="soft">{escape(lead)}</p>\n<div class="cards">\n{inner}\n</div>',
     )
+
+
+def _scales(scale_table: ScaleTable | None) -> str:
+    """Say which table the scales are from, as `inspect` does."""
+    if scale_table is None:
+        return ""
+    return f", scales sha256 {hashlib.sha256(scale_table_to_json(scale_table)).hexdigest()[:12]}"
 
 
 def _checks(checks: Sequence[Data]) -> str:
@@ -109,9 +119,9 @@ def _split(drift: Data) -> str:
     """Return the actions' error in all, by the arithmetic and by the memory."""
     rung = drift["rungs"][0]
     sides = (
-        ("in all: each with its own memory", "free"),
-        ("arithmetic: the float memory in the quantized bundle", "forced"),
-        ("memory: the quantized memory in the float bundle", "swapped"),
+        ("in all", "free"),
+        ("by the arithmetic", "forced"),
+        ("by the memory", "swapped"),
     )
     lines = [
         Line(
@@ -131,7 +141,10 @@ def _split(drift: Data) -> str:
         y_label="relative RMS (logarithmic)",
         log=True,
     )
-    text = "Caches swapped between the two bundles: what is computed, and what is remembered."
+    text = (
+        "In all: each bundle with a memory of its own. By the arithmetic: the float memory in the "
+        "quantized bundle. By the memory: the quantized memory in the float bundle."
+    )
     return f'<p class="soft">{escape(text)}</p>{chart}'
 
 
@@ -147,7 +160,7 @@ def _sizes(data: Data) -> str:
     ticks = [
         ("as exported", f"{tick['wide_ms']:.2f}"),
         ("quantized", f"{tick['narrow_ms']:.2f}"),
-        ("ratio", f"{tick['ratio']:.3f}"),
+        ("ratio, median of those in turns", f"{tick['ratio']:.3f}"),
         ("float over itself", f"{tick['noise']:.3f}"),
     ]
     headers = (f"tick at {tick['frames']} frames, {tick['num_threads']} threads", "ms")

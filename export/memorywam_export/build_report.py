@@ -21,7 +21,8 @@ def built_outcome(results: Sequence[BuildResult], *, dry_run: bool) -> Outcome:
             line
             for result in results
             for line in (_note(result, dry_run=dry_run), *_spelt_out_notes(result))
-        ),
+        )
+        + _failed_note(results),
     )
 
 
@@ -104,6 +105,17 @@ def _spelt_out_notes(result: BuildResult) -> list[str]:
         for graph in result.graphs
         if graph.spelt_out
     ]
+
+
+def _failed_note(results: Sequence[BuildResult]) -> str:
+    """Say that engines of a bundle that failed its checks are of no use yet."""
+    parity = results[0].manifest.parity
+    if parity is None or parity.passed:
+        return ""
+    return (
+        f"\nthe bundle's own checks failed ({parity.page}): it does not open, and its engines with "
+        "it; expected one that passed: make that, then build"
+    )
 
 
 def _note(result: BuildResult, *, dry_run: bool) -> str:

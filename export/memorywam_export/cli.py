@@ -35,14 +35,22 @@ class Export:
         parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
         parser.add_argument("--out", metavar="BUNDLE", help="the directory to make")
         add_checkpoint_options(parser)
-        parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+        parser.add_argument(
+            "--precision", choices=("fp32", "bf16", "fp16"), default="fp32",
+            help="of weights, memory and arithmetic: fp32 for a CPU, bf16 for engines (default "
+            "fp32)",
+        )  # fmt: skip
         parser.add_argument(
             "--opset", type=int, metavar="N",
             help="24 writes memory in place; 20 is for runtimes that cannot (default: 24, or 20 "
             "where onnxruntime is here and older than 1.24)",
         )  # fmt: skip
         parser.add_argument(
-            "--max-frames", type=int, default=256, metavar="N", help="what memory can hold"
+            "--max-frames",
+            type=int,
+            default=256,
+            metavar="N",
+            help="frames that memory can hold: the longest episode (default 256)",
         )
         parser.add_argument(
             "--on-full",
@@ -78,23 +86,35 @@ class Export:
             "--list-presets", action="store_true", help="list the contracts that ship, and stop"
         )
         parser.add_argument(
+            "--write-contract", metavar="FILE",
+            help="write the contract that --preset or --contract names, to be changed, and stop",
+        )  # fmt: skip
+        parser.add_argument(
             "--describe", action="store_true",
             help="say what CHECKPOINT is, what is missing and what must be told, and stop",
         )  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Write the bundle and tell what is in it."""
-        from memorywam_export.export_report import exported_outcome, presets_outcome
+        from memorywam_export.checkpoints.presets_report import contract_outcome, presets_outcome
 
         if args.list_presets:
             return presets_outcome()
+        if args.write_contract:
+            contract = contract_of(args)
+            if contract is None:
+                raise InputError("found --write-contract without --preset NAME; expected both")
+            return contract_outcome(contract, Path(args.write_contract))
         if args.describe:
             return _described(args)
         if args.checkpoint is None or args.out is None:
             raise InputError("found no CHECKPOINT or no --out BUNDLE; expected both")
         if args.max_frames < 1:
             raise InputError(f"found --max-frames {args.max_frames}; expected at least 1")
+        if args.opset is not None and args.opset < 1:
+            raise InputError(f"found --opset {args.opset}; expected 24, or 20")
         from memorywam_export.bundles.bundle import PRECISIONS, ExportOptions, export_bundle
+        from memorywam_export.export_report import exported_outcome
         from memorywam_export.graphs.opsets import default_opset
         from memorywam_export.graphs.rewrites import DEFAULT_TEXT_ROWS
         from memorywam_export.ladder.range_scan import ranges_for
@@ -182,7 +202,7 @@ class Prompt:
                     for e in entries
                 ]
             },
-            note=f"{len(entries)} instructions in {root}",
+            note=f"{root} knows {len(entries)} instruction{'s' * (len(entries) != 1)}",
         )
 
 

@@ -1,4 +1,4 @@
-"""What the verb export tells: the graphs it wrote, or the contracts that ship."""
+"""What the verb export tells: the graphs that it wrote."""
 
 import resource
 from collections.abc import Sequence
@@ -7,14 +7,13 @@ from dataclasses import asdict
 import msgspec
 
 from memorywam_export.bundles.bundle import PRECISIONS
-from memorywam_export.checkpoints.presets import PRESETS
 from memorywam_export.eager.effects import Effect, rewrite_effects
 from memorywam_export.graphs.rewrites import REWRITES, rewrites_of_manifest
 from memorywam_export.ladder.range_scan import SiteRange
 from memorywam_runtime.manifest import GraphEntry, Manifest
 from memorywam_runtime.report import Outcome
 
-__all__ = ["exported_outcome", "presets_outcome"]
+__all__ = ["exported_outcome"]
 
 
 def exported_outcome(
@@ -71,8 +70,22 @@ def exported_outcome(
         },
         note=(
             f"{out}: contract {manifest.contract_hash[:12]}, {total / 1e6:,.1f} MB with weights, "
-            f"{seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB"
+            f"{seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB\n{_next(manifest, out)}"
         ),
+    )
+
+
+def _next(manifest: Manifest, out: str) -> str:
+    """Say what the bundle lacks."""
+    texts = ", ".join(repr(prompt.text) for prompt in manifest.prompts)
+    has = (
+        f"instructions: {texts}"
+        if texts
+        else (f"no instruction yet: `memorywam prompt {out} --add TEXT` adds one")
+    )
+    return (
+        f"{has}\nnot verified yet: `memorywam verify {out} --checkpoint CHECKPOINT`, with the "
+        "options that named its parts here"
     )
 
 
@@ -105,31 +118,3 @@ def _ranges_row(ranges: Sequence[SiteRange] | str) -> tuple[object, ...]:
     worst = ranges[0]
     what = f"{len(ranges)} sites; largest {worst.max_abs:,.4g} at {worst.site}"
     return ("range scan", "fp16", "", "", "", "", what)
-
-
-def presets_outcome() -> Outcome:
-    """List the contracts that ship."""
-    return Outcome(
-        ok=True,
-        headers=("preset", "hash", "layers", "video", "action", "mosaic", "tokens", "memory"),
-        rows=[
-            (
-                name,
-                c.hash[:12],
-                c.num_layers,
-                f"{c.video.hidden}/{c.video.ffn}",
-                f"{c.action.hidden}/{c.action.ffn}",
-                f"{c.observations.height} x {c.observations.width}",
-                c.num_visual,
-                f"{c.memory.num_anchors}+{c.memory.num_recent}, {c.memory.num_gists} gist",
-            )
-            for name, c in PRESETS.items()
-        ],
-        data={
-            "presets": {
-                name: {"hash": c.hash, "contract": msgspec.to_builtins(c)}
-                for name, c in PRESETS.items()
-            }
-        },
-        note="use one with --preset NAME, or as random:NAME[:SEED]; --json - prints all fields",
-    )

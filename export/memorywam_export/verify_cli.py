@@ -90,6 +90,7 @@ class Verify:
             raise InputError(
                 f"found --engine with --backend {args.backend}; expected tensorrt or tensorrt-rtx"
             )
+        _check_numbers(args)
         root = Path(args.bundle)
         manifest = check_bundle(root)
         if manifest.quantization is not None and args.backend is not None:
@@ -124,17 +125,39 @@ class Verify:
         return _outcome(args, checks, data)
 
 
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Refuse what would be refused when the ladder has been climbed, an hour later."""
+    from memorywam_export.episodes.closed_loop import TASKS
+    from memorywam_export.episodes.drift_gate import LEAST_FRAMES
+
+    if args.seed < 0 or (args.frames is not None and args.frames < 1) or args.episodes < 1:
+        raise InputError(
+            f"found --seed {args.seed}, --frames {args.frames} and --episodes {args.episodes}; "
+            "expected at least 0, 1 and 1"
+        )
+    if args.drift is not None and args.drift < LEAST_FRAMES:
+        raise InputError(f"found --drift {args.drift}; expected at least {LEAST_FRAMES}")
+    tasks = [task for task in args.closed_loop.split(",") if task]
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise InputError(
+            f"found '{unknown[0]}' in --closed-loop; expected some of {', '.join(TASKS)}"
+        )
+
+
 def _outcome(args: argparse.Namespace, checks: "list[Check]", data: dict[str, Any]) -> Outcome:
     """Record what was found, and tell."""
     bad = [check for check in checks if not check.ok]
     told = _record(args, data, passed=not bad)
     worst = f"; the first that fails: {bad[0].what} ({bad[0].worst})" if bad else ""
+    gaps = "".join(f"not looked at: {gap}\n" for gap in data.get("gaps", ()))
+    if bad and data.get("other_origin"):
+        worst += f"\n{data['other_origin']}"
     return Outcome(
         ok=not bad,
         headers=("rung", "what", "error", "tolerance", "worst at", "verdict"),
         rows=[check.row for check in checks],
         data=data,
-        note=f"{len(checks) - len(bad)} of {len(checks)} checks hold{worst}\n{told}",
+        note=f"{len(checks) - len(bad)} of {len(checks)} checks hold{worst}\n{gaps}{told}",
     )
 
 
@@ -223,7 +246,8 @@ def _record(args: argparse.Namespace, data: dict[str, Any], *, passed: bool) -> 
     except OSError as error:
         return f"the report could not be written into the bundle: {error}"
     assert manifest.parity is not None
-    return f"the page: {root / manifest.parity.page}"
+    page_at = f"the page: {root / manifest.parity.page}"
+    return page_at if passed else f"{page_at}; until every check holds, the bundle does not open"
 
 
 def _more_cards(data: dict[str, Any]) -> list[str]:

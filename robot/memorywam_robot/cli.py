@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from memorywam_robot.live_cli import add_live_args, run_live
+from memorywam_robot.live_cli import add_live_args, is_live, run_live
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.opening_args import add_opening_args
 from memorywam_runtime.report import Outcome, Progress
@@ -98,7 +98,7 @@ class Run:
         # The backend before the simulator: triton, which torch for CUDA loads, ends the process
         # with a segmentation fault if Mesa has drawn in it before. The other order is sound.
         policy = policy_from_bundle(args.bundle, opening_from_args(args), visible)
-        if args.is_async:
+        if is_live(args):
             return _ran_live(args, policy)
         robot = robot_from_argument(args.robot, policy.contract)
         try:

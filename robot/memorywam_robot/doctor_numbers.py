@@ -1,6 +1,6 @@
 """All numbers that the robot goes by, as a table: from the rules themselves and their docstrings.
 
-`python -m memorywam_robot.doctor_numbers` prints it as the README has it.
+`python -m memorywam_robot.doctor_numbers` prints it as robot/NUMBERS.md has it.
 """
 
 import ast

@@ -9,6 +9,7 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
+    from memorywam_robot.live.instruction_changes import InstructionChange
     from memorywam_robot.live.live_result import LiveResult
     from memorywam_robot.live.live_robot import LiveRobot
     from memorywam_robot.live.live_rules import LiveRules
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from memorywam_robot.live.tellers import Teller
     from memorywam_runtime.policy import Policy
 
-__all__ = ["add_live_args", "run_live"]
+__all__ = ["add_live_args", "is_live", "run_live"]
 
 _SEAMS = ("inpaint", "blend", "drop")
 
@@ -42,6 +43,16 @@ def add_live_args(parser: argparse.ArgumentParser) -> None:
     live.add_argument(
         "--camera-hz", metavar="HZ", type=float, default=10.0, help="of simulated ones; default 10"
     )
+    live.add_argument(
+        "--then",
+        metavar="STEP:TEXT",
+        action="append",
+        default=[],
+        help="another instruction after so many steps, from empty memory; again for more",
+    )
+    live.add_argument(
+        "--keep-memory", action="store_true", help="with --then: memory stays as it is"
+    )
     live.add_argument("--faults", metavar="FILE", type=Path, help="of cameras, as JSON")
     live.add_argument("--seam", choices=_SEAMS, default="inpaint", help="default inpaint")
     live.add_argument("--tick-hz", metavar="HZ", type=float, default=50.0, help="default 50")
@@ -58,12 +69,25 @@ def add_live_args(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def is_live(args: argparse.Namespace) -> bool:
+    """Return whether the loop keeps time.
+
+    Raises:
+        InputError: it does not, and only it could do what is asked for.
+    """
+    if not args.is_async and (args.then or args.keep_memory):
+        raise InputError("found --then or --keep-memory without --async; expected it with them")
+    return bool(args.is_async)
+
+
 def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Teller]") -> Outcome:
     """Run episodes; the caller tells what was recorded.
 
     Raises:
         InputError: the device cannot keep up, or the arguments do not fit each other.
     """
+    from memorywam_robot.live.camera_rates import asked_rates, check_rates
+    from memorywam_robot.live.grid_rules import grid_shape_from_contract
     from memorywam_robot.live.live_rules import LiveRules
     from memorywam_robot.robot import ROBOTS
 
@@ -76,6 +100,10 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
         )
     if kind == "sim" and args.robot not in ROBOTS:
         raise InputError(f"unknown robot '{args.robot}'; expected one of {', '.join(ROBOTS)}")
+    changes = _changes(args, policy)
+    if not args.dry_run:  # which names them, with all else
+        shape = grid_shape_from_contract(policy.contract)
+        check_rates(shape, asked_rates(shape.cameras, _specs(args), args.camera_hz))
     load = _load(args, policy, rest if kind == "sim" else "")
     if args.dry_run:
         return _rehearsed(args, policy, load)
@@ -87,9 +115,9 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
             progress.update(done, f"seed {seeds[done]}")
 
         if args.simulated_time:
-            results = _simulated(args, policy, rest, load, rules, tellers, seeds, told)
+            results = _simulated(args, policy, rest, load, rules, tellers, seeds, changes, told)
         else:
-            results, timing = _real(args, policy, load, rules, tellers, seeds, told)
+            results, timing = _real(args, policy, load, rules, tellers, seeds, changes, told)
     return _outcome(policy, load, results, timing)
 
 
@@ -124,6 +152,7 @@ def _simulated(
     rules: "LiveRules",
     tellers: "Sequence[Teller]",
     seeds: Sequence[int],
+    changes: "Sequence[InstructionChange]",
     told: Callable[[int], None],
 ) -> "list[LiveResult]":
     from memorywam_robot.live.virtual_run import VirtualRun, latency_from_load
@@ -144,7 +173,7 @@ def _simulated(
         results = []
         for done, seed in enumerate(seeds):
             told(done)
-            results.append(run.episode(seed, instruction=args.instruction))
+            results.append(run.episode(seed, instruction=args.instruction, changes=changes))
         return results
     finally:
         run.close()
@@ -157,23 +186,26 @@ def _real(
     rules: "LiveRules",
     tellers: "Sequence[Teller]",
     seeds: Sequence[int],
+    changes: "Sequence[InstructionChange]",
     told: Callable[[int], None],
 ) -> "tuple[list[LiveResult], dict[str, Any]]":
+    from memorywam_robot.live.camera_rates import running_rates
     from memorywam_robot.live.grid_rules import GridRules
     from memorywam_robot.live.live_run import LiveRun
 
     robot = _live_robot(args, policy)
     try:
+        rates = running_rates(robot.cameras, args.camera_hz)
         run = LiveRun(
             policy,
             robot,
             load=load,
             rules=rules,
-            grid_rules=GridRules(camera_hz=_camera_hz(args)),
+            grid_rules=GridRules(camera_hz=min(rates.values())),
             tellers=tellers,
         )
         try:
-            results = run.episodes(seeds, instruction=args.instruction, told=told)
+            results = run.episodes(seeds, instruction=args.instruction, changes=changes, told=told)
         finally:
             run.close()
         status = robot.arm.status()
@@ -222,12 +254,16 @@ def _rehearsed(args: argparse.Namespace, policy: "Policy", load: "Load") -> Outc
     )
 
 
-def _camera_hz(args: argparse.Namespace) -> float:
-    """Return the rate of the cameras: of real ones what was asked of them."""
-    streams = [spec.realsense.stream for spec in _specs(args) if spec.realsense is not None]
-    if not streams:
-        return float(args.camera_hz)
-    return min(30.0 if stream is None else float(stream[2]) for stream in streams)
+def _changes(args: argparse.Namespace, policy: "Policy") -> "Sequence[InstructionChange]":
+    """Return the instructions to come; refuse what the bundle does not hold, now."""
+    from memorywam_robot.live.instruction_changes import changes_from_arguments
+    from memorywam_runtime.bundle import read_prompt
+
+    changes = changes_from_arguments(args.then, keep_memory=args.keep_memory)
+    for change in changes:
+        assert policy.session.root is not None
+        read_prompt(policy.session.root, policy.session.manifest, change.instruction)
+    return changes
 
 
 def _live_robot(args: argparse.Namespace, policy: "Policy") -> "LiveRobot":

@@ -23,6 +23,7 @@ from memorywam_runtime.recording import (
     Ending,
     Event,
     Header,
+    Instructed,
     Observed,
     Provenance,
     Remembered,
@@ -178,6 +179,28 @@ class Recorder:
             received_ns=time.monotonic_ns(),
             prefix=None if prefix is None or not len(prefix) else np.array(prefix, np.float64),
             attempt=attempt,
+        )
+        self._put(event)
+
+    def on_given_up(
+        self,
+        frame: int,
+        state: NDArray[np.floating],
+        prefix: NDArray[np.floating] | None,
+        attempt: int = 0,
+    ) -> None:
+        """Pass on a chunk that was begun and never ready: memory keeps its joint state."""
+        none = np.zeros((0, self._policy.contract.actions.action_dim))
+        self.on_made(frame, state, none, prefix, attempt)
+
+    def on_instruction(self, step: int, instruction: str, *, keep_memory: bool) -> None:
+        """Pass on another instruction, in force after so many steps."""
+        self._slot_frames = self._policy.session.memory.snapshot().slot_frames
+        event = Instructed(
+            step=step,
+            instruction=instruction,
+            keep_memory=keep_memory,
+            received_ns=time.monotonic_ns(),
         )
         self._put(event)
 

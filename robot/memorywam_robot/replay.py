@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.live.noise import noise_of_frame
+from memorywam_robot.replay_feeder import Feeder
 from memorywam_robot.runs import visible_from_names
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.digest import memory_digest
@@ -16,7 +17,15 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.policy import Policy
-from memorywam_runtime.recording import Acted, Observed, Recording, Remembered, Sent
+from memorywam_runtime.recording import (
+    Acted,
+    Event,
+    Instructed,
+    Observed,
+    Recording,
+    Remembered,
+    Sent,
+)
 from memorywam_runtime.recordings.recording_fit import camera_names, check_joints
 
 __all__ = [
@@ -121,7 +130,7 @@ def replay_exactly(
         policy: Reset here.
         recording: Of a policy; up to its damage if it has any.
         seed: Another one than was recorded.
-        instruction: Another one than was recorded.
+        instruction: Another one than was recorded, from the start to the end.
         told: Called with the number of events done, now and then.
 
     Raises:
@@ -134,40 +143,16 @@ def replay_exactly(
             "compare with its actions instead, without --assert-equal"
         )
     header = recording.header
-    policy.reset(
-        header.instruction if instruction is None else instruction,
-        seed=header.seed if seed is None else seed,
-        max_steps=header.max_steps,
-    )
-    found = Replayed()
-    is_async = recording.provenance.loop == "async"
-    made = _chunks_by_frame(recording) if is_async else {}
-    feeder = _Feeder(policy, is_async=is_async)
+    own = header.seed if seed is None else seed
+    text = header.instruction if instruction is None else instruction
+    policy.reset(text, seed=own, max_steps=header.max_steps)
+    exact = _Exact(policy, recording, seed=own, instruction=instruction)
     for number, event in enumerate(recording.events()):
         told(number)
-        if isinstance(event, Observed):
-            feeder.observe(event.observation)
-        elif isinstance(event, Sent):
-            feeder.executed.append(event.action)
-        elif isinstance(event, Remembered):
-            frame = feeder.remember()
-            if event.memory_digest:
-                found.num_digests += 1
-                if memory_digest(policy.session) != event.memory_digest or frame != event.frame:
-                    found.unequal_memory.append(frame)
-            for chunk in made.get(frame, ()):
-                own = header.seed if seed is None else seed
-                noise = noise_of_frame(policy.contract, own, frame, chunk.attempt)
-                found.chunks.append(_chunk_error(policy, chunk, noise))
-        elif not is_async:
-            found.chunks.append(_chunk_error(policy, event))
-    ending = recording.ending
-    if ending is not None:
-        found.is_whole = True
-        found.num_digests += 1
-        if memory_digest(policy.session) != ending.memory_digest:
-            found.unequal_memory.append(policy.num_frames)
-    return found
+        exact.feed(event)
+    if recording.ending is not None:
+        exact.end(recording.ending.memory_digest)
+    return exact.found
 
 
 def replay_against_actions(
@@ -190,7 +175,8 @@ def replay_against_actions(
         told: Called with the number of events done, now and then.
 
     Raises:
-        InputError: cameras, joints or steps that the contract needs and the recording lacks.
+        InputError: cameras, joints or steps that the contract needs and the recording lacks, or
+            another instruction in its middle.
         CapacityError: memory cannot hold the episode.
     """
     header = recording.header
@@ -198,7 +184,7 @@ def replay_against_actions(
     names = camera_names(recording, policy.contract, cameras)
     text = header.instruction if instruction is None else instruction
     policy.reset(text, seed=seed, max_steps=header.max_steps)
-    feeder = _Feeder(policy)
+    feeder = Feeder(policy)
     chunks: list[tuple[int, NDArray[np.float64]]] = []
     actions: list[NDArray[np.float64]] = []
     for number, event in enumerate(recording.events()):
@@ -206,6 +192,11 @@ def replay_against_actions(
         if isinstance(event, Sent):
             actions.append(event.action)
             feeder.executed.append(event.action)
+        elif isinstance(event, Instructed):
+            raise InputError(
+                f"{recording.path} has another instruction after step {event.step}; expected one "
+                "for the whole episode: such a recording can only be replayed exactly"
+            )
         elif isinstance(event, Observed) and feeder.is_due(event.observation.step):
             seen = event.observation
             images = {camera: seen.images[name] for camera, name in names.items()}
@@ -216,72 +207,85 @@ def replay_against_actions(
     return _open_loop(recording, chunks, np.array(actions))
 
 
-def _chunks_by_frame(recording: Recording) -> dict[int, list[Acted]]:
-    """Return all chunks by the frame that they act on.
+def _chunks_by_frame(recording: Recording) -> dict[tuple[int, int], list[Acted]]:
+    """Return all chunks by the number of instructions before them and the frame that they act on.
 
     In an asynchronous episode one may stand after later frames than its own: it is made again where
-    it was begun.
+    it was begun, which is never before the instruction that it stands after: one that is under way
+    is given up for another instruction.
     """
-    made: dict[int, list[Acted]] = {}
+    made: dict[tuple[int, int], list[Acted]] = {}
+    num_instructions = 0
     for event in recording.events():
-        if isinstance(event, Acted):
-            made.setdefault(event.frame, []).append(event)
+        if isinstance(event, Instructed):
+            num_instructions += 1
+        elif isinstance(event, Acted):
+            made.setdefault((num_instructions, event.frame), []).append(event)
     return made
 
 
-class _Feeder:
-    """Gives a policy observations as the loop does: all but a frame's last as they are made."""
+class _Exact:
+    """One recording on its way through a policy that was reset for it."""
 
-    def __init__(self, policy: Policy, *, is_async: bool = False) -> None:
-        self._policy, self._is_async = policy, is_async
-        self._held: list[Observation] = []
-        self._due = policy.expected_steps()
-        self.executed: list[NDArray[np.float64]] = []
-        """Actions since the last frame."""
+    def __init__(
+        self, policy: Policy, recording: Recording, *, seed: int, instruction: str | None
+    ) -> None:
+        made = recording.provenance
+        self._is_async = made is not None and made.loop == "async"
+        self._policy, self._seed, self._instruction = policy, seed, instruction
+        self._max_steps = recording.header.max_steps
+        self._made = _chunks_by_frame(recording) if self._is_async else {}
+        self._feeder = Feeder(policy, is_async=self._is_async)
+        self._num_instructions = 0
+        self.found = Replayed()
 
-    @property
-    def is_complete(self) -> bool:
-        """The next frame has all of its observations."""
-        return not self._due
+    def feed(self, event: Event) -> None:
+        """Feed one event, or compare it."""
+        if isinstance(event, Observed):
+            self._feeder.observe(event.observation)
+        elif isinstance(event, Sent):
+            self._feeder.executed.append(event.action)
+        elif isinstance(event, Instructed):
+            self._instruct(event)
+        elif isinstance(event, Remembered):
+            self._remember(event)
+        elif not self._is_async:
+            self.found.chunks.append(_chunk_error(self._policy, event))
 
-    def is_due(self, step: int) -> bool:
-        """Does the next frame take an observation of this step?
+    def end(self, memory: str) -> None:
+        """Compare memory with what it was at the end."""
+        self.found.is_whole = True
+        self._compare(memory, self._policy.num_frames)
 
-        Raises:
-            InputError: it takes an earlier one, which was not there.
-        """
-        if self._due and step > self._due[0]:
-            raise InputError(
-                f"found an observation of step {step} and none of step {self._due[0]}; expected "
-                "one at each step that the contract takes one: this episode was recorded with "
-                "gaps, or at another rate"
-            )
-        return bool(self._due) and step == self._due[0]
+    def _remember(self, event: Remembered) -> None:
+        frame = self._feeder.remember()
+        if event.memory_digest:
+            self._compare(event.memory_digest if frame == event.frame else "", frame)
+        self._make_again(frame)
 
-    def observe(self, observation: Observation) -> None:
-        """Take the next observation; the one before it was not its frame's last."""
-        for earlier in self._held:
-            self._policy.see(earlier)
-        self._held, self._due = [observation], self._due[1:]
+    def _instruct(self, event: Instructed) -> None:
+        text = event.instruction if self._instruction is None else self._instruction
+        self._num_instructions += 1
+        if event.keep_memory:
+            self._policy.set_instruction(text, keep_memory=True)
+            self._make_again(self._policy.num_frames - 1)
+        else:
+            self._policy.reset(text, seed=self._seed, max_steps=self._max_steps)
+            self._feeder = Feeder(self._policy, is_async=self._is_async)
 
-    def remember(self) -> int:
-        """Complete the frame; return its number."""
-        keeps = self._policy.contract.conventions.action_history
-        executed = self._taken() if keeps and self._policy.num_frames else None
-        frame = self._policy.remember(self._held, executed)
-        self._held = []
-        if not (self._is_async and keeps):
-            self.executed = []
-        self._due = self._policy.expected_steps()
-        return frame
+    def _make_again(self, frame: int) -> None:
+        """Make and compare the chunks that were begun with this newest frame."""
+        for chunk in self._made.get((self._num_instructions, frame), ()):
+            noise = noise_of_frame(self._policy.contract, self._seed, frame, chunk.attempt)
+            if not len(chunk.chunk):
+                self._policy.begin_act(chunk.state, noise, prefix=chunk.prefix).give_up()
+                continue
+            self.found.chunks.append(_chunk_error(self._policy, chunk, noise))
 
-    def _taken(self) -> NDArray[np.float64]:
-        """Return the actions since the last frame; some later ones may be here already."""
-        if not self._is_async:
-            return np.array(self.executed)
-        horizon = self._policy.contract.actions.horizon
-        rows, self.executed = self.executed[:horizon], self.executed[horizon:]
-        return np.array(rows)
+    def _compare(self, memory: str, frame: int) -> None:
+        self.found.num_digests += 1
+        if memory_digest(self._policy.session) != memory:
+            self.found.unequal_memory.append(frame)
 
 
 def _chunk_error(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Serve"]
 
 _PROTOCOLS = ("openpi",)
+_MOST_MIB = 1024
+"""Of one message: a client may fill that much memory."""
 
 
 class Serve:
@@ -110,8 +112,8 @@ def _options(args: argparse.Namespace) -> "ServeOptions":
     from memorywam_robot.adapters.serving import ServeOptions, token_from_file
     from memorywam_robot.adapters.wire_reader import WireLimits
 
-    if args.max_message < 1:
-        raise InputError(f"found --max-message {args.max_message}; expected at least 1 MiB")
+    if not 1 <= args.max_message <= _MOST_MIB:
+        raise InputError(f"found --max-message {args.max_message}; expected 1 to {_MOST_MIB} MiB")
     return ServeOptions(
         host=args.host,
         port=args.port,
@@ -142,7 +144,13 @@ def _service(args: argparse.Namespace, policy: "Policy") -> "PolicyService":
         "checkpoint_sha256": manifest.source.sha256,
         "instructions": [prompt.text for prompt in manifest.prompts],
     }
-    return PolicyService(policy, options, about=about, max_frames=manifest.memory.max_frames)
+    return PolicyService(
+        policy,
+        options,
+        about=about,
+        max_frames=manifest.memory.max_frames,
+        stages=policy.session.timings.percentiles,
+    )
 
 
 def _serve(server: "OpenpiServer", *, token: bool) -> None:

@@ -12,6 +12,7 @@ from memorywam_robot.summary_sections import (
     cameras_section,
     chunks_section,
     episodes_section,
+    instructions_section,
     memory_section,
     reasons_section,
     seams_section,
@@ -63,6 +64,7 @@ def summary_html(report: RunReport) -> str:
     """Return one page that needs nothing but itself."""
     cards = [
         episodes_section(report),
+        instructions_section(report),
         ticks_section(report),
         seams_section(report),
         times_section(report),

@@ -2,7 +2,15 @@
 
 import msgspec
 
-__all__ = ["ArmTimes", "EpisodeReport", "LoadReport", "RunReport", "SeamReport", "TickTimes"]
+__all__ = [
+    "ArmTimes",
+    "EpisodeReport",
+    "InstructionReport",
+    "LoadReport",
+    "RunReport",
+    "SeamReport",
+    "TickTimes",
+]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +26,14 @@ class SeamReport(_Part, frozen=True):
     """Largest step of a joint there, units."""
     velocity: float = 0.0
     """Largest change of that step: units per environment step."""
+
+
+class InstructionReport(_Part, frozen=True):
+    """Another instruction in the middle of an episode."""
+
+    step: int
+    instruction: str
+    keep_memory: bool = False
 
 
 class EpisodeReport(_Part, frozen=True):
@@ -56,6 +72,8 @@ class EpisodeReport(_Part, frozen=True):
     """By what became of them."""
     seams: tuple[SeamReport, ...] = ()
     reasons: tuple[str, ...] = ()
+    instructions: tuple[InstructionReport, ...] = ()
+    """Other ones than the first."""
 
 
 class TickTimes(_Part, frozen=True):

@@ -13,6 +13,7 @@ __all__ = [
     "cameras_section",
     "chunks_section",
     "episodes_section",
+    "instructions_section",
     "memory_section",
     "reasons_section",
     "seams_section",
@@ -263,6 +264,19 @@ def cameras_section(report: RunReport) -> str:
 
 
 _ALWAYS = ("frames", "dropped", "restarts")
+
+
+def instructions_section(report: RunReport) -> str:
+    """Return the instructions that others gave way to, in order."""
+    rows: list[Sequence[object]] = [
+        (one.seed, change.step, change.instruction, "kept" if change.keep_memory else "emptied")
+        for one in report.episodes
+        for change in one.instructions
+    ]
+    if not rows:
+        return ""
+    headers = ("seed", "after step", "instruction", "memory")
+    return section("Other instructions on the way", table(headers, rows), wide=True)
 
 
 def reasons_section(report: RunReport) -> str:

@@ -1,6 +1,7 @@
 """Open a bundle: schema, paths and hashes checked, then graphs loaded; or say why not."""
 
 import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from memorywam_runtime.backends import Backend, backend_from_name
 from memorywam_runtime.engines import BUILT_BACKENDS, manifest_on_device
 from memorywam_runtime.errors import BundleError, InputError
-from memorywam_runtime.files import inside, sha256_of
-from memorywam_runtime.manifest import Manifest, PromptEntry, manifest_from_json
+from memorywam_runtime.files import inside, read_file, sha256_of, shown
+from memorywam_runtime.manifest import OWN_FIELDS, Manifest, PromptEntry, manifest_from_json
 from memorywam_runtime.memory import Visible
 from memorywam_runtime.padding import with_text_bias
 from memorywam_runtime.session import Session
@@ -30,6 +31,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
+_MOST_JSON_BYTES = 1 << 26
 _HOST_INPUTS = {
     "prompt_kv": {"context"},
     "vae_first": {"image"},
@@ -102,10 +104,13 @@ def open_bundle(
     }
     try:
         session = Session(manifest, runner, loaded, root=root, visible=visible)
-    except (InputError, LookupError, StopIteration) as error:
+    # A size that no machine has, or that no array may have, is told in as many ways.
+    except (
+        InputError, LookupError, StopIteration, ValueError, OverflowError, MemoryError, TypeError,
+    ) as error:  # fmt: skip
         raise BundleError(
             f"{root}: the graphs that the manifest describes are not those of its contract "
-            f"({error}); export the checkpoint again"
+            f"({str(error) or type(error).__name__}); export the checkpoint again"
         ) from error
     if runner.is_async:
         warm_up(session)
@@ -124,12 +129,15 @@ def check_parity(root: Path, manifest: Manifest, *, allow_unverified: bool = Fal
     verb = "verify" if manifest.quantization is None else "calibrate"
     if report is None:
         if not allow_unverified:
-            _LOG.warning("%s has not been verified: run `memorywam %s`", root, verb)
+            _warn_once(f"{root} has not been verified: run `memorywam {verb}`")
         return
-    is_stale = report.sha256s != manifest.judged_files
+    judged = manifest.judged_files
+    is_stale = report.sha256s != judged
     if report.passed and not is_stale:
         return
-    found = "is about other graphs or weights" if is_stale else "says that checks failed"
+    found = "says that checks failed"
+    if is_stale:
+        found = _staleness(report.sha256s, judged)
     complaint = (
         f"{root}: its parity report {report.file} {found}; expected one whose every check holds: "
         f"run `memorywam {verb}` and read its page, or export again; --allow-unverified opens it "
@@ -137,7 +145,22 @@ def check_parity(root: Path, manifest: Manifest, *, allow_unverified: bool = Fal
     )
     if not allow_unverified:
         raise BundleError(complaint)
-    _LOG.warning("opened unverified: %s", complaint)
+    _warn_once(f"opened unverified: {complaint}")
+
+
+def _staleness(then: dict[str, str], now: dict[str, str]) -> str:
+    """Say what a report is about, where that is not what is there."""
+    if then == {name: sha256 for name, sha256 in now.items() if name != OWN_FIELDS}:
+        return "is of an earlier release, whose reports did not vouch for the manifest itself"
+    if {name for name in {*then, *now} if then.get(name) != now.get(name)} == {OWN_FIELDS}:
+        return "is about other fields of the manifest, which was changed since"
+    return "is about other graphs or weights"
+
+
+@lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+    """Log what a process that opens one bundle several times need not say several times."""
+    _LOG.warning("%s", text)
 
 
 def check_bundle(root: Path) -> Manifest:
@@ -157,23 +180,25 @@ def check_bundle(root: Path) -> Manifest:
     unlisted = sorted(named - set(manifest.files))
     if unlisted:
         raise BundleError(
-            f"{root}: the manifest names {unlisted[0]} without its hash; export again"
+            f"{root}: the manifest names {shown(unlisted[0])} without its hash; export again"
         )
     for name, entry in manifest.files.items():
         path = inside(root, name)
         if not path.is_file():
-            raise BundleError(f"{root}: {name} is missing; export again, or copy the whole folder")
+            raise BundleError(
+                f"{root}: {shown(name)} is missing; export again, or copy the whole folder"
+            )
         size = path.stat().st_size
         if size != entry.num_bytes:
             raise BundleError(
-                f"{root}: {name} has {size} bytes; expected {entry.num_bytes}: the copy is "
+                f"{root}: {shown(name)} has {size} bytes; expected {entry.num_bytes}: the copy is "
                 "incomplete or the file was changed"
             )
         found = sha256_of(path)
         if found != entry.sha256:
             raise BundleError(
-                f"{root}: {name} hashes to {found[:12]}...; expected {entry.sha256[:12]}...: the "
-                "file was damaged or changed; copy or export again"
+                f"{root}: {shown(name)} hashes to {found[:12]}...; expected {entry.sha256[:12]}...: "
+                "the file was damaged or changed; copy or export again"
             )
     return manifest
 
@@ -185,6 +210,13 @@ def _check_graphs(root: Path, manifest: Manifest) -> None:
     needed = set(host_inputs)
     if absent := sorted(needed - set(graphs)):
         raise BundleError(f"{root}: the manifest has no graph '{absent[0]}'; export again")
+    # Before names are made of it: a number in a file costs nothing, the names of all its layers do.
+    most = max(len(graphs[name].inputs) for name in needed)
+    if contract.num_layers > most:
+        raise BundleError(
+            f"{root}: the contract has {contract.num_layers} layers; expected at most {most}, as "
+            "many as a graph has inputs: the manifest was edited; export the checkpoint again"
+        )
     memory, window = (
         [f"{kind}.{layer:02d}.{part}" for layer in range(contract.num_layers) for part in "kv"]
         for kind in ("memory", "window")
@@ -246,7 +278,7 @@ def read_manifest(root: Path) -> Manifest:
             f"no bundle at {root}: it has no {MANIFEST_FILE}; make one with "
             "`memorywam export CHECKPOINT --out BUNDLE`"
         )
-    manifest = manifest_from_json(path.read_bytes())
+    manifest = manifest_from_json(read_file(path, _MOST_JSON_BYTES, BundleError))
     for name in (*manifest.files, *(entry.file for entry in manifest.graphs.values())):
         inside(root, name)
     return manifest
@@ -274,8 +306,8 @@ def read_prompt(root: Path, manifest: Manifest, text: str) -> dict[str, NDArray[
 def _prompt_arrays(root: Path, manifest: Manifest, entry: PromptEntry) -> dict[str, NDArray[Any]]:
     """Return the tensors that one prompt file holds, one behind the other."""
     specs = manifest.graphs["prompt_kv"].outputs
-    content = inside(root, entry.file).read_bytes()
     expected = sum(spec.num_bytes for spec in specs)
+    content = read_file(inside(root, entry.file), expected, BundleError)
     if len(content) != expected:
         raise BundleError(f"{entry.file} has {len(content)} bytes; expected {expected}")
     arrays, offset = {}, 0

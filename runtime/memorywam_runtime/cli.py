@@ -3,21 +3,22 @@
 import argparse
 import contextlib
 import importlib.metadata
+import math
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, cast
+from typing import cast
 
 from memorywam_runtime.errors import InputError, MemorywamError, MissingPartError
 from memorywam_runtime.files import atomic_write
 from memorywam_runtime.report import Outcome, Verb, format_table, json_from_data
+from memorywam_runtime.stopping import EXIT_BY_SIGNAL, stopping_unwinds
+from memorywam_runtime.streams import drop_output, is_utf8, one_line, open_streams
 from memorywam_runtime.versions import version_of, versions
 
-__all__ = ["GROUP", "VERBS", "main"]
+__all__ = ["DISTRIBUTIONS", "EXTRAS", "GROUP", "VERBS", "main"]
 
 GROUP = "memorywam.verbs"
 """The entry-point group: each entry is a class of the form `memorywam_runtime.report.Verb`."""
@@ -25,13 +26,13 @@ GROUP = "memorywam.verbs"
 # Here rather than in the verbs, so that `memorywam --help` loads none of them.
 VERBS: dict[str, tuple[str, str]] = {
     "export": ("trained weights to a bundle: graphs, manifest, prompt table", "export"),
-    "prompt": ("add an instruction to a bundle, list or remove them", "text"),
+    "prompt": ("add an instruction to a bundle, list or remove them", "cpu,export,text"),
     "inspect": ("what a bundle holds: graphs, tensors, memory sizes, hashes", "cpu"),
     "verify": ("compare a bundle with its checkpoint, tensor by tensor", "export,cpu"),
     "build": ("engines of a bundle for a GPU, kept while they fit", "export,tensorrt-rtx"),
     "calibrate": (
-        "scales for int8 from recorded episodes: coverage, ranges, a table",
-        "export,record",
+        "quantize a bundle from recorded episodes, and judge what comes of it",
+        "cpu,export,record",
     ),
     "bench": ("time every stage against how full the memory is", "cpu"),
     "run": ("the on-robot loop: cameras, policy, limits, arm", "cpu"),
@@ -42,11 +43,37 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb to its line of help and the extras of `memorywam` that it stands on."""
 
+EXTRAS = {
+    "onnxruntime": "cpu",
+    "cuda": "gpu",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "torch": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnx_ir": "export",
+    "safetensors": "export",
+    "mujoco": "sim",
+    "mcap": "record",
+    "pyarrow": "lerobot",
+    "av": "lerobot",
+    "h5py": "hdf5",
+    "ray": "cluster",
+    "scipy": "mixed",
+    "transformers": "text",
+    "tokenizers": "text",
+    "pyrealsense2": "realsense",
+    "websockets": "serve",
+    "foxglove": "view",
+    "gymnasium": "gym",
+}
+"""What is imported to the extra that installs it: an option may need more than its verb does."""
+DISTRIBUTIONS = {"cuda": "cuda-bindings", "foxglove": "foxglove-sdk"}
+"""What is imported to what is installed, where the names differ by more than a line."""
+
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
 EXIT_COULD_NOT_RUN = 2
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
+EXIT_INTERRUPTED = EXIT_BY_SIGNAL + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,21 +83,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: What follows the program's name; None takes the process's own.
 
     Returns:
-        0 done and every check holds, 1 it ran and a check failed, 2 it could not run, 130 or 143
-        interrupted or terminated.
+        0 done and every check holds, 1 it ran and a check failed, 2 it could not run, 130, 143 or
+        129 interrupted, terminated or hung up.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # From 1.29 on ONNX Runtime tells its maker what it runs, unless this is set before it loads;
+    # for that it writes to the home and the temporary directory too.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        with _termination_unwinds():
+        open_streams()
+        with stopping_unwinds(is_whole_process=argv is None):
             return _dispatch(words)
     except SystemExit as stop:  # argparse leaves this way, for --help as for a bad option
         return stop.code if isinstance(stop.code, int) else EXIT_OK
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader left (`memorywam ... | head`); keep the interpreter's last flush silent too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader left: `memorywam ... | head`
+        drop_output()
         return EXIT_OK
+    except OSError as error:  # a file, a disk, or standard output
+        drop_output()
+        return _refused(words[0] if words else "--help", _os_error_text(error))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -90,10 +123,14 @@ def _dispatch(words: list[str]) -> int:
         if _is_own(error) and not isinstance(error, ModuleNotFoundError):
             raise
         return _refused(name, _missing_import_text(name, error))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return _refused(name, f"{error}. Check the path, its permissions and the free space.")
+    except Exception as error:
+        if not _is_of_memory(error):
+            raise
+        return _refused(
+            name,
+            f"found no more memory ({error}); expected as much as the bundle or checkpoint needs: "
+            "close other programs, or lift the limit (`ulimit -v`)",
+        )
 
 
 def _run_verb(name: str, verb: Verb, rest: list[str]) -> int:
@@ -104,6 +141,7 @@ def _run_verb(name: str, verb: Verb, rest: list[str]) -> int:
         "--json", metavar="FILE", help="write the result for machines; - for standard output alone"
     )
     args = parser.parse_args(rest)
+    _refuse_no_numbers(args)
     json_to = cast("str | None", args.json)
     if json_to is not None and json_to != "-":
         _refuse_unwritable(Path(json_to))
@@ -112,12 +150,15 @@ def _run_verb(name: str, verb: Verb, rest: list[str]) -> int:
     with aside:
         outcome = verb.run(args)
     _tell(name, outcome, json_to)
+    if outcome.stopped_by:
+        return EXIT_BY_SIGNAL + outcome.stopped_by
     return EXIT_OK if outcome.ok else EXIT_CHECK_FAILED
 
 
 def _tell(name: str, outcome: Outcome, json_to: str | None) -> None:
     document = json_from_data(
-        {"verb": name, "ok": outcome.ok, "versions": versions(), "data": outcome.data}
+        {"verb": name, "ok": outcome.ok, "versions": versions(), "data": outcome.data},
+        ascii_only=json_to == "-" and not is_utf8(sys.stdout.encoding),
     )
     if json_to == "-":
         sys.stdout.write(document)
@@ -128,7 +169,7 @@ def _tell(name: str, outcome: Outcome, json_to: str | None) -> None:
     if outcome.headers:
         print(format_table(outcome.headers, outcome.rows))
     if outcome.note:
-        print(outcome.note)
+        print("\n".join(one_line(line) for line in outcome.note.split("\n")))
     sys.stdout.flush()
 
 
@@ -151,6 +192,7 @@ def _help_text(entries: dict[str, importlib.metadata.EntryPoint]) -> str:
     lines = [
         "usage: memorywam VERB [options]",
         "       memorywam VERB --help",
+        "       memorywam --version",
         "",
         "Export, calibrate and run MemoryWAM policies on a robot's edge computer.",
         "",
@@ -174,8 +216,29 @@ def _ordered(entries: dict[str, importlib.metadata.EntryPoint]) -> list[str]:
 
 
 def _refused(name: str, message: str) -> int:
-    print(f"memorywam {name}: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # standard error may be full too; the status tells enough
+        print(one_line(f"memorywam {name}: {message}"), file=sys.stderr, flush=True)
     return EXIT_COULD_NOT_RUN
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Say whether memory ran out, whatever a library has made of it on the way."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch and engines
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _os_error_text(error: OSError) -> str:
+    try:
+        Path.cwd()
+    except OSError:
+        return (
+            "the working directory is no longer there; expected one that exists: go to another "
+            f"({error})"
+        )
+    return f"{error}. Check the path, its permissions and the free space."
 
 
 def _refuse_unwritable(path: Path) -> None:
@@ -184,6 +247,18 @@ def _refuse_unwritable(path: Path) -> None:
         raise InputError(
             f"--json {path} cannot be written: expected a file in a directory that exists."
         )
+
+
+def _refuse_no_numbers(args: argparse.Namespace) -> None:
+    # `float` takes "nan", with which no comparison holds, and `int` takes any number of digits.
+    for name, value in vars(args).items():
+        for one in value if isinstance(value, list | tuple) else (value,):
+            is_none = isinstance(one, float) and math.isnan(one)
+            if is_none or (isinstance(one, int) and abs(one) > sys.maxsize):
+                raise InputError(
+                    f"found {one} in --{name.replace('_', '-')}; expected a number of at most "
+                    f"{sys.maxsize}"
+                )
 
 
 def _is_own(error: ImportError) -> bool:
@@ -196,28 +271,14 @@ def _missing_import_text(name: str, error: ImportError) -> str:
             f"this installation has no module {error.name}; expected all of memorywam. "
             "Install it again: pip install --force-reinstall memorywam"
         )
+    package = (error.name or "").partition(".")[0]
     extra = VERBS.get(name, ("", "cpu"))[1]
+    if EXTRAS.get(package, extra) not in extra.split(","):
+        extra = EXTRAS.get(package, extra)
     return (
         f"{error}. This verb needs packages that are not part of the base installation; "
         f"install them: pip install 'memorywam[{extra}]'"
     )
-
-
-@contextlib.contextmanager
-def _termination_unwinds() -> Iterator[None]:
-    """Make SIGTERM unwind like an error, so that drafts are removed and devices are closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(EXIT_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

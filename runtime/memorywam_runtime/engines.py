@@ -20,7 +20,7 @@ from memorywam_runtime.engines_manifest import (
     engines_to_json,
 )
 from memorywam_runtime.errors import BundleError, InputError
-from memorywam_runtime.files import atomic_write, inside, sha256_of
+from memorywam_runtime.files import atomic_write, inside, read_file, sha256_of, shown
 from memorywam_runtime.manifest import Manifest
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
 BUILT_BACKENDS = ("tensorrt", "tensorrt-rtx")
 """Those that run engines, not graphs."""
 _LOG = logging.getLogger("memorywam")
+_MOST_JSON_BYTES = 1 << 26
 
 
 @runtime_checkable
@@ -91,7 +92,7 @@ def graph_hash(manifest: Manifest, graph: str) -> str:
     own = manifest.graphs[graph].file
     others = {entry.file for entry in manifest.graphs.values()} - {own}
     digest = hashlib.sha256()
-    for name, sha256 in manifest.judged_files.items():
+    for name, sha256 in manifest.graph_files.items():
         if name not in others:
             digest.update(f"{name} {sha256}\n".encode())
     return digest.hexdigest()
@@ -185,7 +186,7 @@ def read_engines(directory: str | Path) -> EnginesManifest:
             "is built; make them, or go on with an interrupted build, with "
             "`memorywam build BUNDLE --backend tensorrt-rtx --target sm_89`"
         )
-    engines = engines_from_json(path.read_bytes())
+    engines = engines_from_json(read_file(path, _MOST_JSON_BYTES, BundleError))
     for entry in engines.engines.values():
         inside(root, entry.file)
     if engines.parity is not None:
@@ -272,18 +273,20 @@ def _check_file(root: Path, name: str, num_bytes: int | None, sha256: str, remed
     """Refuse a file that is missing or not the one that was written."""
     path = inside(root, name)
     if not path.is_file():
-        raise BundleError(f"{root}: {name} is missing; copy the whole directory, or {remedy}")
+        raise BundleError(
+            f"{root}: {shown(name)} is missing; copy the whole directory, or {remedy}"
+        )
     size = path.stat().st_size
     if num_bytes is not None and size != num_bytes:
         raise BundleError(
-            f"{root}: {name} has {size} bytes; expected {num_bytes}: the copy is incomplete; copy "
-            f"it again, or {remedy}"
+            f"{root}: {shown(name)} has {size} bytes; expected {num_bytes}: the copy is incomplete; "
+            f"copy it again, or {remedy}"
         )
     found = sha256_of(path)
     if found != sha256:
         raise BundleError(
-            f"{root}: {name} hashes to {found[:12]}...; expected {sha256[:12]}...: the file was "
-            f"damaged or changed; copy it again, or {remedy}"
+            f"{root}: {shown(name)} hashes to {found[:12]}...; expected {sha256[:12]}...: the file "
+            f"was damaged or changed; copy it again, or {remedy}"
         )
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from memorywam_runtime.errors import BundleError
 from memorywam_runtime.manifest import Precision
+from memorywam_runtime.schemas import schema_of
 
 __all__ = [
     "ENGINES_FILE",
@@ -147,4 +148,4 @@ def engines_from_json(text: bytes) -> EnginesManifest:
 
 def engines_schema() -> dict[str, Any]:
     """Return the published JSON Schema of `engines.json`."""
-    return msgspec.json.schema(EnginesManifest)
+    return schema_of(EnginesManifest)

@@ -2,17 +2,33 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from memorywam_runtime.errors import BundleError, InputError
+from memorywam_runtime.errors import BundleError, InputError, MemorywamError
 
-__all__ = ["atomic_directory", "atomic_write", "inside", "refuse_occupied", "sha256_of"]
+__all__ = [
+    "atomic_directory",
+    "atomic_write",
+    "inside",
+    "read_file",
+    "refuse_occupied",
+    "sha256_of",
+    "shown",
+]
 
 _READ_BYTES = 1 << 20
+_MARK = "manifest.json"
+"""What makes a directory one of ours: it names every other file."""
+_MOST_MARK_BYTES = 1 << 26
+_DRAFT = ".draft"
+_LONGEST_NAME = 200
+_NO_FILE = "is a directory, pipe or device; expected a file: name another"
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
@@ -48,15 +64,15 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
 
     Args:
         path: The directory to create. An empty one that exists already is filled.
-        overwrite: Replace a directory that holds something; the old one stays until the new one
-            is complete.
+        overwrite: Replace a bundle that is there; the old one stays until the new one is
+            complete. Nothing but a bundle is replaced.
 
     Yields:
         A new, empty directory beside `path`, to be filled by the caller.
 
     Raises:
-        InputError: `path` is a file, its parent does not exist, or it holds something and
-            `overwrite` is false; nothing has been written then.
+        InputError: `path` is a file, its parent does not exist, or it holds something that may
+            not be replaced; nothing has been written then.
         OSError: The disk refused.
     """
     target = _checked_target(path)
@@ -72,6 +88,40 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
         shutil.rmtree(draft, ignore_errors=True)
         raise
     _sync(target.parent)
+
+
+def read_file(
+    path: str | os.PathLike[str], most: int, error: type[MemorywamError] = InputError
+) -> bytes:
+    """Return a file's bytes; nothing that has no end, or never begins, is waited for.
+
+    Args:
+        path: A regular file, or a link to one.
+        most: Bytes; of more, none are read.
+        error: Raised where it is refused.
+
+    Raises:
+        MemorywamError: a directory, pipe or device, or a file that is too large.
+        OSError: it is not there, or the disk refused.
+    """
+    if Path(path).is_dir():
+        raise error(f"{path} {_NO_FILE}")
+    with open(path, "rb", opener=_without_waiting) as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise error(f"{path} {_NO_FILE}")
+        content = stream.read(most + 1) if found.st_size <= most else b""
+        if max(found.st_size, len(content)) > most:
+            raise error(
+                f"{path}: found {found.st_size:,} bytes; expected at most {most:,} bytes: the "
+                "file is damaged or of another kind"
+            )
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -104,13 +154,18 @@ def refuse_occupied(target: Path, *, overwrite: bool) -> None:
     """Refuse a directory to be written that holds something: before hours of work, and after.
 
     Raises:
-        InputError: it does and may not be replaced, or it is a file.
+        InputError: it does and may not be replaced, or is not ours to replace, or it is a file.
     """
     if target.is_dir():
         if not overwrite and any(target.iterdir()):
             raise InputError(
                 f"{target} exists and is not empty; expected a new or an empty directory. "
-                "Choose another name, remove it, or ask to overwrite it."
+                "Choose another name, remove it, or replace it with --overwrite."
+            )
+        if stranger := _stranger_in(target):
+            raise InputError(
+                f"{target} holds {stranger}; expected a bundle, the only kind of directory that is "
+                "overwritten. Choose another name, or remove it yourself."
             )
     elif target.exists():
         raise InputError(f"{target} is a file; expected a directory to create. Choose another.")
@@ -119,7 +174,30 @@ def refuse_occupied(target: Path, *, overwrite: bool) -> None:
 def _draft_beside(target: Path) -> Path:
     # The same directory, hence the same file system: only there is a rename atomic. Made by name
     # rather than by tempfile, whose 0600 and 0700 would survive the rename.
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.draft")
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}{_DRAFT}")
+
+
+def _stranger_in(directory: Path) -> str:
+    """Return what in a directory is none of a bundle's files; nothing if it is a bundle, or empty.
+
+    Damaged files count as the bundle's own, a damaged manifest does not: nobody can tell then.
+    """
+    if not any(directory.iterdir()):
+        return ""
+    known = {_MARK}
+    try:
+        found = json.loads(read_file(directory / _MARK, _MOST_MARK_BYTES))
+        if not isinstance(found["contract_hash"], str):
+            return f"a {_MARK} of something else"
+        known |= set(found["files"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return f"files without a {_MARK} that is a bundle's"
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            inner = Path(folder, name).relative_to(directory).as_posix()
+            if inner not in known and not (name.startswith(".") and name.endswith(_DRAFT)):
+                return f"'{shown(inner)}', which its {_MARK} does not name"
+    return ""
 
 
 def _move_into_place(draft: Path, target: Path) -> None:
@@ -155,6 +233,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def shown(name: str) -> str:
+    """Return a name that somebody else chose, on one line and without power over a terminal."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode()
+        for one in short
+    )
+
+
 def inside(root: Path, name: str) -> Path:
     """Return a file's path; refuse one that leaves the bundle, by name or by link."""
     pure = PurePosixPath(name)
@@ -164,9 +251,12 @@ def inside(root: Path, name: str) -> Path:
         path.is_file()  # a name that the file system cannot hold fails here, or in resolve
         escapes = escapes or not path.resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else shown(str(error))
         raise BundleError(
-            f"{root}: the manifest names {name[:80]!r}, which is no file name ({error}); refused"
+            f"{root}: the manifest names '{shown(name)}', which is no file name ({why}); refused"
         ) from error
     if escapes:
-        raise BundleError(f"{root}: the manifest names '{name}', which leaves the bundle; refused")
+        raise BundleError(
+            f"{root}: the manifest names '{shown(name)}', which leaves the bundle; refused"
+        )
     return path

@@ -1,5 +1,6 @@
 """The manifest: what a bundle promises about its graphs, tensors, memory, units and files."""
 
+import hashlib
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -8,10 +9,12 @@ from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import BundleError, ContractError, InputError
 from memorywam_runtime.memory import Rows
 from memorywam_runtime.normalization import Normalization
+from memorywam_runtime.schemas import schema_of
 from memorywam_runtime.tensors import DType, TensorSpec
 
 __all__ = [
     "DTYPES",
+    "OWN_FIELDS",
     "SCHEMA_VERSION",
     "CacheWrite",
     "FileEntry",
@@ -33,6 +36,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+OWN_FIELDS = "manifest.json"
+"""Under what name the manifest's own fields are among the files that a report vouches for."""
 CacheWrite = Literal["in_place", "copy"]
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, DType] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -144,7 +149,8 @@ class ReportEntry(_Part, frozen=True):
     passed: bool
     """Did every check hold?"""
     sha256s: dict[str, str]
-    """Graphs and weights as they were then: of others the report says nothing."""
+    """Graphs, weights and the manifest's own fields as they were then: of others the report says
+    nothing."""
 
 
 class MemoryQuantization(_Part, frozen=True):
@@ -207,7 +213,19 @@ class Manifest(_Part, frozen=True):
 
     @property
     def judged_files(self) -> dict[str, str]:
-        """Graphs and weights with their hashes: what a report vouches for."""
+        """What a report vouches for: graphs, weights, tables, and the manifest's own fields.
+
+        All of the fields but instructions, reports and the list of files: those may be added.
+        """
+        # Decoded once more, for 5 and 5.0 are one number and two texts.
+        own = msgspec.structs.replace(self, prompts=(), files={}, parity=None)
+        plain = msgspec.json.decode(msgspec.json.encode(own), type=Manifest)
+        text = msgspec.json.encode(plain, order="sorted")
+        return self.graph_files | {OWN_FIELDS: hashlib.sha256(text).hexdigest()}
+
+    @property
+    def graph_files(self) -> dict[str, str]:
+        """Graphs, weights and tables with their hashes: all files but instructions and reports."""
         prompts = {entry.file for entry in self.prompts}
         reports = {self.parity.file, self.parity.page} if self.parity else set[str]()
         names = set(self.files) - prompts - reports
@@ -250,7 +268,7 @@ def manifest_from_json(text: bytes) -> Manifest:
 
 def manifest_schema() -> dict[str, Any]:
     """Return the published JSON Schema of `manifest.json`."""
-    return msgspec.json.schema(Manifest)
+    return schema_of(Manifest)
 
 
 def _schema_version(text: bytes) -> object:

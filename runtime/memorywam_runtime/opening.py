@@ -14,6 +14,9 @@ from memorywam_runtime.session import Session
 
 __all__ = ["Opening", "backend_from_opening", "opened", "opening_from_args"]
 
+_MOST_THREADS = 1024
+"""More than any machine that runs a policy has cores; each takes a stack."""
+
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """What runs a bundle's graphs."""
@@ -31,8 +34,13 @@ def opening_from_args(args: argparse.Namespace) -> Opening:
     """Return what the options --backend, --threads, --engine and --allow-unverified ask for.
 
     Raises:
-        InputError: an option that the backend has no use for.
+        InputError: an option that the backend has no use for, or a number of threads that is none.
     """
+    if not 0 <= (args.threads or 0) <= _MOST_THREADS:
+        raise InputError(
+            f"found --threads {args.threads}; expected 0, which lets the backend choose, to "
+            f"{_MOST_THREADS}"
+        )
     if args.backend not in BUILT_BACKENDS and args.engine:
         raise InputError(
             f"found --engine with --backend {args.backend}, which runs the bundle's graphs as they "

@@ -80,10 +80,13 @@ def section(title: str, body: str, *, wide: bool = False) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table; all columns but the first are figures."""
+    """Return a table; columns of figures, but for the first, stand to the right."""
+    kinds = [
+        ' class="number"' if column and all(_is_figure(row[column]) for row in rows) else ""
+        for column in range(len(headers))
+    ]
 
     def line(tag: str, cells: Sequence[object]) -> str:
-        kinds = ["", *[' class="number"'] * (len(cells) - 1)]
         inner = "".join(
             f"<{tag}{kind}>{escape(str(cell))}</{tag}>"
             for kind, cell in zip(kinds, cells, strict=True)
@@ -92,3 +95,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
     body = "\n".join(line("td", row) for row in rows)
     return f"<table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>"
+
+
+def _is_figure(cell: object) -> bool:
+    """Is a cell a number, with whatever unit or range behind it, or empty?"""
+    text = str(cell).lstrip("+-")
+    return not text or text[0].isdigit() or text in ("inf", "nan")

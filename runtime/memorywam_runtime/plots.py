@@ -8,7 +8,7 @@ from html import escape
 __all__ = ["Bar", "Line", "bar_chart", "line_chart", "ticks"]
 
 _WIDTH, _HEIGHT = 520, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 48, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 48, 46
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _MOST_MARKS = 8
 """On a logarithmic axis."""

@@ -17,6 +17,7 @@ __all__ = [
     "Ending",
     "Event",
     "Header",
+    "Instructed",
     "Kind",
     "Observed",
     "Provenance",
@@ -125,7 +126,8 @@ class Acted:
     state: NDArray[np.float64]
     """Joint positions [state_dim] that it was given."""
     chunk: NDArray[np.float64]
-    """Actions [horizon, action_dim] in the robot's units."""
+    """Actions [horizon, action_dim] in the robot's units; none where it was begun and given up: the
+    joint state that it was given is in force all the same."""
     received_ns: int
     prefix: NDArray[np.float64] | None = None
     """Actions [d, action_dim] that it was made to begin with, as they were executed meanwhile."""
@@ -144,7 +146,20 @@ class Sent:
     received_ns: int
 
 
-Event = Observed | Remembered | Acted | Sent
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instructed:
+    """The policy was given another instruction in the middle of the episode."""
+
+    step: int
+    """Environment steps of the episode, all told, that were over."""
+    instruction: str
+    keep_memory: bool
+    """Whether frames stayed; if not, memory was emptied and observations count from step 0 again.
+    """
+    received_ns: int
+
+
+Event = Observed | Remembered | Acted | Sent | Instructed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

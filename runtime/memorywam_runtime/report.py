@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
+from memorywam_runtime.streams import one_line
+
 __all__ = ["Outcome", "Progress", "Verb", "format_table", "json_from_data"]
 
 
@@ -28,6 +30,8 @@ class Outcome:
     """The same and more, for machines."""
     note: str = ""
     """A closing sentence under the table, if any."""
+    stopped_by: int = 0
+    """The signal that ended the job early, if any: the program exits with 128 more, having told."""
 
 
 class Verb(Protocol):
@@ -74,17 +78,23 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> st
     )
 
 
-def json_from_data(data: object) -> str:
+def json_from_data(data: object, *, ascii_only: bool = False) -> str:
     """Write a result as strict JSON.
 
     Args:
         data: Mappings, sequences, text, numbers, paths, and arrays or scalars with `tolist`.
+        ascii_only: Escape all other signs, for what takes no UTF-8.
 
     Returns:
         Indented JSON; a figure that is not finite becomes the text "nan", "inf" or "-inf", which
         every reader of JSON takes.
     """
-    return json.dumps(_json_value(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    plain = _json_value(data)
+    text = json.dumps(plain, indent=2, ensure_ascii=ascii_only, allow_nan=False) + "\n"
+    # A file's name may hold bytes that are no text; only their escapes are.
+    if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+        text = json.dumps(plain, indent=2, allow_nan=False) + "\n"
+    return text
 
 
 class Progress:
@@ -140,7 +150,7 @@ class Progress:
         if not self._stream.isatty():
             return
         of_total = f"/{self._total}" if self._total is not None else ""
-        line = f"{self._title}: {done}{of_total}  {elapsed_s:.0f} s  {doing}".rstrip()
+        line = one_line(f"{self._title}: {done}{of_total}  {elapsed_s:.0f} s  {doing}".rstrip())
         line = line[: _terminal_columns(self._stream) - 1]
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()
@@ -158,7 +168,7 @@ def _terminal_columns(stream: TextIO) -> int:
 def _cell_text(cell: object) -> str:
     if isinstance(cell, float):
         return f"{cell:.4g}"
-    return "" if cell is None else str(cell)
+    return "" if cell is None else one_line(str(cell))
 
 
 def _json_value(value: object) -> object:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.schemas import schema_of
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -25,12 +26,19 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+_LEAST, _MOST = 2.0**-126, 2.0**118
+"""Of a number that graphs hold in float32: no zero there, nor, times what 8 bits hold, infinity."""
 _NUMBERS = re.compile(rb"\[\s+[-+.\deE]+(?:,\s+[-+.\deE]+)*\s+\]")
 """A list of numbers, as it is indented; no string holds a line break, so this is none's part."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all parts: immutable, keyword-only, and strict about unknown fields."""
+
+
+def _all_fit(numbers: tuple[float, ...]) -> bool:
+    """Is there a number, and is each finite and above 0 where graphs use it?"""
+    return bool(numbers) and all(_LEAST <= number <= _MOST for number in numbers)
 
 
 class ScaleEntry(_Part, frozen=True):
@@ -59,10 +67,10 @@ class ScaleEntry(_Part, frozen=True):
     def __post_init__(self) -> None:
         """Refuse scales that no engine could take."""
         is_left_out = not self.scales and (self.kind, self.observer) == ("weight", "max")
-        if not is_left_out and not (
-            self.scales and all(math.isfinite(s) and s > 0 for s in self.scales)
-        ):
-            raise InputError("a scale table: found a scale that is not finite and above 0")
+        if not is_left_out and not _all_fit(self.scales):
+            raise InputError(
+                "a scale table: found a scale that is not finite and above 0 in float32"
+            )
         if self.axis is None and len(self.scales) != 1:
             raise InputError(f"a scale table: found {len(self.scales)} scales without an axis")
         if not (math.isfinite(self.absmax) and self.absmax >= 0 and 0 <= self.clipped <= 1):
@@ -94,8 +102,10 @@ class SmoothEntry(_Part, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse factors that would lose a channel."""
-        if not self.factors or not all(math.isfinite(f) and f > 0 for f in self.factors):
-            raise InputError("a scale table: found a factor that is not finite and above 0")
+        if not _all_fit(self.factors):
+            raise InputError(
+                "a scale table: found a factor that is not finite and above 0 in float32"
+            )
 
 
 class StepEntry(_Part, frozen=True):
@@ -120,8 +130,10 @@ class StepEntry(_Part, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse gains that would lose a step."""
-        if not self.gains or not all(math.isfinite(g) and g > 0 for g in self.gains):
-            raise InputError("a scale table: found a gain that is not finite and above 0")
+        if not _all_fit(self.gains):
+            raise InputError(
+                "a scale table: found a gain that is not finite and above 0 in float32"
+            )
         if len(self.gains) != len(self.timesteps):
             raise InputError(
                 f"a scale table: found {len(self.gains)} gains of {len(self.timesteps)} timesteps"
@@ -262,4 +274,4 @@ def scale_table_from_json(text: bytes) -> ScaleTable:
 
 def scale_table_schema() -> dict[str, Any]:
     """Return the published JSON Schema of a scale table."""
-    return msgspec.json.schema(ScaleTable)
+    return schema_of(ScaleTable)

@@ -128,15 +128,13 @@ def _read(path: Path) -> tuple[_Saved, dict[str, NDArray[Any]]]:
     try:
         content = path.read_bytes()
         size = int.from_bytes(content[:_LENGTH_BYTES], "little")
-        if not 0 < size <= min(len(content) - _LENGTH_BYTES, _MOST_HEADER_BYTES):
-            raise ValueError(f"a header of {size} bytes in a file of {len(content)}")
+        _check(0 < size <= _MOST_HEADER_BYTES, f"a header of {size} bytes")
         header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + size])
         about, data = header.pop("__metadata__"), content[_LENGTH_BYTES + size :]
-        if about["sha256"] != _hash(about[_KEY], header, data):
-            raise ValueError("its hash is not that of its content")
+        _check(about["sha256"] == _hash(about[_KEY], header, data), "another hash than it says")
         found = json.loads(about[_KEY])
-        if found["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {found['schema_version']}; not {SCHEMA_VERSION}")
+        version = found["schema_version"]
+        _check(version == SCHEMA_VERSION, f"schema version {version}, not {SCHEMA_VERSION}")
         saved = msgspec.convert(found, _Saved)
         return saved, {name: _array(entry, data) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -144,6 +142,12 @@ def _read(path: Path) -> tuple[_Saved, dict[str, NDArray[Any]]]:
             f"{path}: no snapshot that can be taken over ({error}); expected a whole file that "
             "`save_to_file` of this release has written"
         ) from error
+
+
+def _check(holds: bool, found: str) -> None:  # noqa: FBT001 - a claim, not an option
+    """Refuse a file for what was found in it."""
+    if not holds:
+        raise ValueError(found)
 
 
 def _array(entry: dict[str, Any], data: bytes) -> NDArray[Any]:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memorywam_runtime.errors import InputError
+from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.report import Outcome
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ def _bundle(root: Path, manifest: "Manifest") -> Outcome:
     # Where a bundle keeps all weights apart from its graphs.
     files = [name for name in manifest.files if name == "weights.safetensors"]
     weights = weight_bytes_by_type(root / files[0]) if files else {}
-    graphs, memory = _graphs(manifest), _memory(manifest)
+    graphs, memory, engines = _graphs(manifest), _memory(manifest), _engines(root, manifest)
     total = sum(entry.num_bytes for entry in manifest.files.values())
     return Outcome(
         ok=True,
         headers=("part", "name", "what"),
-        rows=_bundle_rows(manifest, graphs, memory, weights),
-        data=_bundle_data(manifest, graphs, memory) | {"bytes": total, "weight_bytes": weights},
+        rows=_bundle_rows(manifest, graphs, memory, weights, engines),
+        data=_bundle_data(manifest, graphs, memory)
+        | {"bytes": total, "weight_bytes": weights, "engines": engines},
         note=f"{len(manifest.files)} files, {total / 1e6:,.1f} MB; every hash is right",
     )
 
@@ -53,6 +54,7 @@ def _bundle_rows(
     graphs: dict[str, dict[str, Any]],
     memory: list[dict[str, Any]],
     weights: dict[str, int],
+    engines: dict[str, str],
 ) -> list[tuple[str, str, str]]:
     """Return the table of the whole bundle."""
     plan = manifest.memory
@@ -91,6 +93,7 @@ def _bundle_rows(
         for prompt in manifest.prompts
     ]
     rows.append(("report", "parity", _parity(manifest)))
+    rows += [("engines", name, state) for name, state in engines.items()]
     return rows + [
         ("made with", name, version) for name, version in sorted(manifest.versions.items())
     ]
@@ -138,7 +141,8 @@ def _quantized(manifest: "Manifest") -> list[tuple[str, str, str]]:
     window = manifest.precision if found.memory is None else found.memory.dtype
     rows.append(("quantized", "window", f"keys and values in {window}"))
     if found.table is not None:
-        rows.append(("quantized", "scales", found.table))
+        told = f"{found.table}, sha256 {manifest.files[found.table].sha256[:12]}"
+        rows.append(("quantized", "scales", told))
     return rows
 
 
@@ -164,6 +168,33 @@ def _parity(manifest: "Manifest") -> str:
     if report.sha256s != manifest.judged_files:
         return f"about other graphs or weights: {report.page}"
     return f"{'every check held' if report.passed else 'CHECKS FAILED'}: {report.page}"
+
+
+def _engines(root: Path, manifest: "Manifest") -> dict[str, str]:
+    """Tell of the engines beside a bundle, by directory; what they say of themselves, unread."""
+    from memorywam_runtime.engines import engines_dir, graph_hash, read_engines
+
+    beside = engines_dir(root, "any", "any").parent
+    found: dict[str, str] = {}
+    for place in sorted(beside.glob("*-sm_*")):
+        try:
+            engines = read_engines(place)
+        except BundleError:
+            found[place.name] = "not complete: run the same `memorywam build` again"
+            continue
+        parity, entries = engines.parity, engines.engines
+        hashes = {name: graph_hash(manifest, name) for name in manifest.graphs}
+        if {name: entry.graph_sha256 for name, entry in entries.items()} != hashes:
+            state = "OF OTHER GRAPHS: build again"
+        elif parity is None or parity.engine_sha256s != {n: e.sha256 for n, e in entries.items()}:
+            state = "not verified: run `memorywam verify` on that device"
+        else:
+            state = f"{'every check held' if parity.passed else 'CHECKS FAILED'}: {parity.file}"
+        size = sum(entry.num_bytes for entry in entries.values())
+        found[place.name] = (
+            f"{engines.backend} {engines.backend_version}, {size / 1e6:,.1f} MB; {state}"
+        )
+    return found
 
 
 def _graphs(manifest: "Manifest") -> dict[str, dict[str, Any]]:

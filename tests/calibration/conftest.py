@@ -112,6 +112,31 @@ class Writer:
 
 
 @pytest.fixture(scope="session")
+def calibration_of(tiny_bundle, recordings):
+    """Calibrate on these recordings, once for each choice of options. Read only."""
+    # Imported here: it loads torch, and some tests need none.
+    from memorywam_calibration.calibrate import Options, calibrated
+
+    found = {}
+
+    def calibration(**chosen):
+        options = Options(num_samples=16, **chosen)
+        key = repr(options)
+        if key not in found:
+            found[key] = calibrated(tiny_bundle, recordings, options)
+            assert found[key].table is not None
+        return found[key]
+
+    return calibration
+
+
+@pytest.fixture(scope="session")
+def calibration(calibration_of):
+    """What 16 decision points give, with nothing chosen otherwise."""
+    return calibration_of()
+
+
+@pytest.fixture(scope="session")
 def writer(tiny_bundle) -> Writer:
     pytest.importorskip("mcap", reason="needs the extra memorywam[record]")
     return Writer(tiny_bundle)

@@ -1,6 +1,5 @@
 """Recordings become a scale table that the emitter takes, the same bytes each time."""
 
-import dataclasses
 import json
 import shutil
 
@@ -29,18 +28,14 @@ OPTIONS = Options(num_samples=16)
 EDGES = "block {} of 3: the first and last 1 stay wide"
 
 
-@pytest.fixture(scope="module")
-def table(tiny_bundle, recordings):
-    found = calibrated(tiny_bundle, recordings, OPTIONS)
-    assert found.table is not None
-    return found.table
+@pytest.fixture
+def table(calibration):
+    return calibration.table
 
 
-@pytest.fixture(scope="module")
-def plain(tiny_bundle, recordings):
-    found = calibrated(tiny_bundle, recordings, dataclasses.replace(OPTIONS, smooth=False))
-    assert found.table is not None
-    return found.table
+@pytest.fixture
+def plain(calibration_of):
+    return calibration_of(smooth=False).table
 
 
 def test_the_middle_block_becomes_int8(table):
@@ -108,13 +103,10 @@ def test_scales_hold_what_was_seen(table, tiny_bundle):
     assert queries == keys
 
 
-def test_smoothing_is_chosen_where_it_gains(tiny_bundle, recordings):
+def test_smoothing_is_chosen_where_it_gains(calibration_of):
     # One pass: in a second, what is rounded otherwise moves all that comes after it.
-    once = dataclasses.replace(OPTIONS, second_pass=False)
-    table = calibrated(tiny_bundle, recordings, once).table
-    plain = calibrated(tiny_bundle, recordings, dataclasses.replace(once, smooth=False)).table
-    assert table is not None
-    assert plain is not None
+    table = calibration_of(second_pass=False).table
+    plain = calibration_of(second_pass=False, smooth=False).table
     assert plain.smooth == {}
     assert {one.observer for one in plain.entries.values() if one.kind == "activation"} == {"mse"}
     assert set(table.smooth) <= {
@@ -165,8 +157,12 @@ def test_the_same_recordings_give_the_same_bytes(table, tiny_bundle, recordings,
     again = calibrated(tiny_bundle, copies, OPTIONS).table
     assert again is not None
     assert scale_table_to_json(again) == scale_table_to_json(table)
-    other = calibrated(tiny_bundle, recordings, dataclasses.replace(OPTIONS, seed=1)).table
-    assert other is None or other.entries != table.entries
+
+
+def test_another_seed_gives_another_table(table, calibration_of):
+    other = calibration_of(seed=1, second_pass=False).table
+    assert other.provenance.samples != table.provenance.samples
+    assert other.entries != calibration_of(second_pass=False).table.entries
 
 
 def test_the_file_is_of_its_schema(table):

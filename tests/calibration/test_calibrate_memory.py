@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from memorywam_calibration.calibrate import Options, calibrated
 from memorywam_export.parity.parity import drive, random_script
 from memorywam_export.quantize.quantize import quantize_bundle
 from memorywam_export.quantize.quantize_memory import rotary_pairs
@@ -13,12 +12,10 @@ from memorywam_runtime.bundle import check_bundle, open_bundle
 LARGEST = {"kv-int8": 127, "kv-fp8": 448}
 
 
-@pytest.fixture(scope="module", params=LARGEST)
-def found(request, tiny_bundle, recordings):
+@pytest.fixture(params=LARGEST)
+def found(request, calibration_of):
     """A recipe of memory, and the table that recordings give for it."""
-    made = calibrated(tiny_bundle, recordings, Options(recipe=request.param, num_samples=16)).table
-    assert made is not None
-    return request.param, made
+    return request.param, calibration_of(recipe=request.param).table
 
 
 def test_every_layers_keys_and_values_have_scales_by_channel(found, tiny_bundle):

@@ -17,7 +17,7 @@ import pytest
 from tests.fakes.programs import ended, shards_of, started, until
 
 from memorywam_calibration import cluster
-from memorywam_calibration.calibrate import Options, calibrated, planned
+from memorywam_calibration.calibrate import Options, planned
 from memorywam_calibration.cluster import check_cluster
 from memorywam_calibration.shards import shard_from_bytes
 from memorywam_calibration.tasks import Replay, done_elsewhere, episode_tasks
@@ -30,12 +30,10 @@ BUSY = "ray::_answer"
 """What a worker calls itself while it has a task."""
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_bundle, recordings):
+@pytest.fixture
+def whole(calibration):
     """The table of one process."""
-    table = calibrated(tiny_bundle, recordings, OPTIONS).table
-    assert table is not None
-    return scale_table_to_json(table)
+    return scale_table_to_json(calibration.table)
 
 
 @pytest.fixture
@@ -90,6 +88,7 @@ def addresses_of(root: int) -> set[str]:
     }
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(180)
 def test_a_local_cluster_gives_the_same_table(words, whole, tmp_path):
     pytest.importorskip("ray", reason="needs the extra memorywam[cluster]")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memorywam_calibration import gradient
-from memorywam_calibration.calibrate import Options, calibrated
+from memorywam_calibration.calibrate import Options
 from memorywam_calibration.delivery import delivered
 from memorywam_calibration.emulation import Emulation
 from memorywam_calibration.episodes import episodes_in
@@ -35,13 +35,6 @@ pytest.importorskip("scipy", reason="needs the extra memorywam[mixed]")
 
 OPTIONS = Options(num_samples=16)
 CANDIDATES = ("int8", "int4-weight")
-
-
-@pytest.fixture(scope="module")
-def calibration(tiny_bundle, recordings):
-    found = calibrated(tiny_bundle, recordings, OPTIONS)
-    assert found.table is not None
-    return found
 
 
 @pytest.fixture(scope="module")

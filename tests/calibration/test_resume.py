@@ -20,10 +20,10 @@ def as_bytes(table: ScaleTable | None) -> bytes:
     return scale_table_to_json(table)
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_bundle, recordings):
+@pytest.fixture
+def whole(calibration):
     """The table of a run that nobody interrupts and that keeps nothing."""
-    return as_bytes(calibrated(tiny_bundle, recordings, OPTIONS).table)
+    return as_bytes(calibration.table)
 
 
 @pytest.fixture(scope="module")

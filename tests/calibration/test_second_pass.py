@@ -1,12 +1,9 @@
 """The second pass sees what rounded products make of memory, and scales hold both passes."""
 
-import dataclasses
-
 import msgspec
 import numpy as np
 import pytest
 
-from memorywam_calibration.calibrate import Options, calibrated
 from memorywam_calibration.emulation import Emulation
 from memorywam_calibration.replay import policy_from_bundle, replayed
 from memorywam_calibration.scales import Data, fitted_table
@@ -14,19 +11,18 @@ from memorywam_calibration.second_pass import second_pass
 from memorywam_calibration.sites import chosen_sites
 from memorywam_export.recipes.recipes import RECIPES
 
-ONCE = Options(num_samples=16, second_pass=False)
 COARSE = {"int8": 50.0, "fp8": 1e4}
 """Times a scale that holds a range: what has an exponent bears more."""
 
 
-@pytest.fixture(scope="module")
-def once(tiny_bundle, recordings):
-    return calibrated(tiny_bundle, recordings, ONCE)
+@pytest.fixture
+def once(calibration_of):
+    return calibration_of(second_pass=False)
 
 
-@pytest.fixture(scope="module")
-def twice(tiny_bundle, recordings):
-    return calibrated(tiny_bundle, recordings, dataclasses.replace(ONCE, second_pass=True))
+@pytest.fixture
+def twice(calibration):
+    return calibration
 
 
 def test_it_is_told_in_the_table(once, twice):
@@ -77,16 +73,14 @@ def test_ranges_that_only_stay_or_shrink_have_not_grown(tiny_bundle, once, monke
     assert (found.worst_growth, found.num_grown) == (1, 0)
 
 
-@pytest.fixture(scope="module", params=["kv-int8", "kv-fp8"])
-def kept_once(request, tiny_bundle, recordings):
-    options = dataclasses.replace(ONCE, recipe=request.param)
-    return options, calibrated(tiny_bundle, recordings, options)
+@pytest.fixture(params=["kv-int8", "kv-fp8"])
+def kept_once(request, calibration_of):
+    return request.param, calibration_of(recipe=request.param, second_pass=False)
 
 
-def test_memory_is_calibrated_through_memory(kept_once, tiny_bundle, recordings):
-    options, once = kept_once
-    twice = calibrated(tiny_bundle, recordings, dataclasses.replace(options, second_pass=True))
-    assert twice.table is not None
+def test_memory_is_calibrated_through_memory(kept_once, calibration_of):
+    recipe, once = kept_once
+    twice = calibration_of(recipe=recipe)
     assert once.table.provenance.second_pass is None
     found = twice.table.provenance.second_pass
     assert found is not None

@@ -95,10 +95,9 @@ def with_gram(tiny_bundle, recordings, tmp_path_factory):
     return found.table, folder
 
 
-def test_gram_changes_what_is_expected_and_little_else(with_gram, tiny_bundle, recordings):
+def test_gram_changes_what_is_expected_and_little_else(with_gram, calibration_of):
     table, _ = with_gram
-    plain = calibrated(tiny_bundle, recordings, dataclasses.replace(GRAM, gram_channels=0)).table
-    assert plain is not None
+    plain = calibration_of(second_pass=False).table
     assert table.smooth
     both = [(one, plain.smooth[key]) for key, one in table.smooth.items() if key in plain.smooth]
     assert both

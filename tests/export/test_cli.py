@@ -48,7 +48,28 @@ def test_export_tells_what_it_wrote(call, tmp_path):
     assert data["contract_hash"] == manifest.contract_hash
     assert data["bytes"] > data["graphs"]["state_kv"]["bytes"] > 0
     assert data["seconds"] > 0
+    status, _, text = call("export", "random:tiny-fastwam", "--out", out)
+    assert status == 2
+    assert "--overwrite" in text
     assert data["peak_memory_bytes"] > 1 << 20
+
+
+def test_a_contract_is_written_to_be_changed_and_read_back(call, tmp_path):
+    file = tmp_path / "mine.json"
+    words = ("export", "--preset", "tiny", "--write-contract", file)
+    status, _, text = call(*words)
+    assert status == 0
+    assert f"{file}: contract 'tiny' " in text
+    changed = file.read_text().replace('"num_recent": 3', '"num_recent": 4')
+    file.write_text(changed)
+    status, _, text = call(*words)
+    assert status == 2
+    assert "may have been changed" in text
+    assert file.read_text() == changed
+    assert contract_from_json(file.read_bytes()).memory.num_recent == 4
+    status, _, text = call("export", "--write-contract", tmp_path / "other.json")
+    assert status == 2
+    assert "without --preset NAME" in text
 
 
 @pytest.mark.parametrize(

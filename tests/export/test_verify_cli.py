@@ -85,6 +85,26 @@ def test_drift_is_measured_when_asked_for(verify, monkeypatch):
     assert "<i>drift</i>" in (bundle / parity_of(bundle).page).read_text()
 
 
+def test_what_was_not_looked_at_and_another_checkpoint_are_named(
+    tiny_bundle, tmp_path, capsys, caplog
+):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    words = ("verify", str(bundle), "--frames", "2", "--checkpoint")
+    assert cli.main([*words, "random:tiny:1"]) == 1
+    told = capsys.readouterr().out
+    assert "the first that fails: 209 weights" in told
+    assert f"the bundle was made from {TINY}, and compared with random:tiny:1\n" in told
+    assert "not looked at: planted faults: none was planted\n" in told
+    assert "until every check holds, the bundle does not open" in told
+    assert "Mind: the bundle was made from" in (bundle / parity_of(bundle).page).read_text()
+    assert cli.main([*words, TINY]) == 0
+    told = capsys.readouterr().out
+    assert "and compared with" not in told
+    assert "does not open" not in told
+    # That it had failed before is no news while it is verified.
+    assert "opened unverified" not in caplog.text
+
+
 def test_too_few_frames_to_see_drift_are_refused(verify):
     status, text, bundle = verify("--drift", 20)
     assert status == 2

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tests.fakes.exporter import torchlib_once
 
 from memorywam_export.bundles.bundle import ExportOptions, export_bundle, model_from_weights
 from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
@@ -20,7 +21,7 @@ from memorywam_export.graphs.rewrites import rewrites_of_manifest
 from memorywam_runtime.backends import Backend, Engine, backend_from_name
 from memorywam_runtime.bundle import MANIFEST_FILE, check_bundle
 from memorywam_runtime.contract import InferenceContract
-from memorywam_runtime.manifest import Manifest, MemoryPlan
+from memorywam_runtime.manifest import Manifest, MemoryPlan, Precision
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.policy import PolicySnapshot
 from memorywam_runtime.session import Session
@@ -40,16 +41,31 @@ __all__ = [
 TINY = "random:tiny:0"
 
 
-def bundle_once(factory: pytest.TempPathFactory, opset: int) -> Path:
-    """Export `TINY`, unless another worker of this run has done so; return the bundle."""
+def bundle_once(
+    factory: pytest.TempPathFactory,
+    opset: int,
+    *,
+    precision: Precision = "fp32",
+    no_rewrites: tuple[str, ...] = (),
+) -> Path:
+    """Export `TINY`, unless another worker of this run has done so; return the bundle. Read only.
+
+    Args:
+        factory: Of the run's folder.
+        opset: Of the graphs.
+        precision: Of the bundle.
+        no_rewrites: Exact rewrites to leave out.
+    """
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # each worker has a folder of its own in the run's
-    path = base / f"tiny-opset{opset}"
+    path = base / "-".join(("tiny", precision, f"opset{opset}", *no_rewrites))
     with (base / f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            export_bundle(checkpoint_from_argument(TINY), path, ExportOptions(opset=opset))
+            torchlib_once()
+            options = ExportOptions(precision=precision, opset=opset, no_rewrites=no_rewrites)
+            export_bundle(checkpoint_from_argument(TINY), path, options)
     return path
 
 

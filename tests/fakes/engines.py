@@ -11,6 +11,7 @@ import msgspec
 import onnx
 import pytest
 from onnx import helper
+from tests.fakes.exporter import torchlib_once
 
 from memorywam_export.bundles.bundle import PRECISIONS, ExportOptions, export_bundle
 from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument, model_shapes
@@ -57,6 +58,7 @@ def compiled_bundle(
     with (base / f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
+            torchlib_once()
             checkpoint = checkpoint_from_argument(f"random:{preset}", dtype=PRECISIONS[precision])
             if num_layers is not None:
                 contract = msgspec.structs.replace(checkpoint.contract, num_layers=num_layers)

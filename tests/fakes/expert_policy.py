@@ -5,6 +5,7 @@ import numpy as np
 from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.sim.expert import Expert
 from memorywam_robot.sim.world import World
+from memorywam_runtime.observation import Observation
 
 __all__ = ["ExpertActing", "ExpertPolicy"]
 
@@ -39,13 +40,21 @@ class ExpertPolicy:
         self.contract = contract_from_preset("demo")
         self.world: World | None = None
         self.groups = []
+        self.seen: tuple[Observation, ...] = ()
 
     def reset(self, instruction, *, seed=0, max_steps=None):
-        self.groups = []
+        self.groups, self.seen = [], ()
         assert self.world is not None
         self.expert = Expert(self.world)
 
+    def see(self, observation):
+        self.seen += (observation,)
+
+    def forget_seen(self):
+        self.seen = ()
+
     def remember(self, observations=(), executed=None):
+        observations, self.seen = self.seen + tuple(observations), ()
         steps = [observation.step for observation in observations]
         stride, count = self.contract.observations.steps_per_image, len(self.groups)
         first = self.groups[-1][-1] if self.groups else -stride

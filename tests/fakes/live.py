@@ -197,6 +197,7 @@ class BenchPolicy:
         self.groups: list[tuple[Observation, ...]] = []
         self.executed: list[Any] = []
         self.noise: list[Any] = []
+        self.seen: tuple[Observation, ...] = ()
 
     def may_fail(self, what: str) -> None:
         """Raise what is next in line for this call."""
@@ -209,7 +210,17 @@ class BenchPolicy:
         """Forget."""
         self.log.append(f"reset {instruction} {seed} {max_steps}")
         self.may_fail("reset")
-        self.groups, self.executed = [], []
+        self.groups, self.executed, self.seen = [], [], ()
+
+    def see(self, observation: Observation) -> None:
+        """Keep an observation of the next group."""
+        self.may_fail("see")
+        self.seen += (observation,)
+        self.log.append(f"see {len(self.groups)}")
+
+    def forget_seen(self) -> None:
+        """Forget those."""
+        self.seen = ()
 
     def set_instruction(self, instruction: str, *, keep_memory: bool) -> None:
         """Keep it."""
@@ -221,7 +232,8 @@ class BenchPolicy:
     ) -> int:
         """Keep a group."""
         self.may_fail("remember")
-        self.groups.append(tuple(observations))
+        self.groups.append(self.seen + tuple(observations))
+        self.seen = ()
         self.executed.append(executed)
         self.log.append(f"remember {len(self.groups) - 1}")
         return len(self.groups) - 1
@@ -239,6 +251,8 @@ NAN_CHUNK = MemorywamError("the chunk has actions that are not finite")
 
 def shipped_bundle(factory: pytest.TempPathFactory) -> Path:
     """Export the checkpoint that ships, unless another worker of this run has done so."""
+    from tests.fakes.exporter import torchlib_once
+
     from memorywam_robot.demo import SHIPPED_CHECKPOINT
     from memorywam_runtime.cli import main
 
@@ -249,6 +263,7 @@ def shipped_bundle(factory: pytest.TempPathFactory) -> Path:
     with (base / "shipped.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
+            torchlib_once()
             assert main(["export", str(SHIPPED_CHECKPOINT), "--out", str(path)]) == 0
     return path
 

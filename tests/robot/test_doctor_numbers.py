@@ -1,4 +1,4 @@
-"""The README's numbers are those of the code."""
+"""The page of numbers has those of the code."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import pytest
 
 from memorywam_robot.doctor_numbers import RULES, numbers_of, numbers_table
 
-README = Path(__file__).resolve().parents[2] / "robot/README.md"
+PAGE = Path(__file__).resolve().parents[2] / "robot/NUMBERS.md"
 
 
-def test_the_readme_has_the_numbers_of_the_code():
-    text = README.read_text()
+def test_the_page_has_the_numbers_of_the_code():
+    text = PAGE.read_text()
     found = text.split("<!-- numbers -->\n")[1].split("<!-- /numbers -->")[0]
     assert found == numbers_table(), "run python -m memorywam_robot.doctor_numbers, and paste it"
 

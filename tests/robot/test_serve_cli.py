@@ -21,7 +21,8 @@ _PROGRAM = """
 import sys
 from memorywam_robot.serve_cli import Serve
 from memorywam_runtime import cli
-with cli._termination_unwinds():
+from memorywam_runtime.stopping import stopping_unwinds
+with stopping_unwinds():
     status = cli._run_verb("serve", Serve(), sys.argv[1:])
 sys.exit(status)
 """

@@ -33,6 +33,7 @@ EPISODE = {
     "chunks": 7,
     "chunks_warned": 1,
     "chunks_dropped": 2,
+    "chunks_replaced": 6,
     "bridged": 5,
     "holds": 1,
     "held_ms": 431.0,
@@ -92,7 +93,7 @@ def test_a_live_run_has_every_section_and_every_number():
         "loop 0.06 ms (0.3%) 2.50 ms (12.5%) 9.00 ms (45.0%) 2 NO",  # 12.5 % is above 10
         "arms 0.05 ms (0.5%) 0.50 ms (5.0%) 1.00 ms (10.0%) 0 yes",
         "3 8 0.957 4 6 0 1 431 0.0",
-        "3 7 1 2 0 0 5 0",
+        "3 7 1 2 0 6 0 5 0",
         "Remember 36 ms and act 310 ms: 6 of 16 steps of 60 ms; load 36%.",
         "4 seams; position: median 0.312, most 0.613 at step 32.",
         "remember 31.0 90.0 90.0 90.0",

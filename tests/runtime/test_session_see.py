@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.fakes.bundles import TINY, differences, rung
+from tests.fakes.bundles import bundle_once, differences, rung
 from tests.fakes.driver import Driver, unchanged
 from tests.fakes.rungs import RUNGS
 
-from memorywam_export.bundles.bundle import ExportOptions, export_bundle
-from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
 from memorywam_runtime.errors import CapacityError, InputError
 
 WHOLE = "ort, whole groups"
@@ -16,10 +14,7 @@ WHOLE = "ort, whole groups"
 
 @pytest.fixture(scope="module")
 def whole_bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp("whole") / "bundle"
-    options = ExportOptions(opset=20, no_rewrites=("early-frames",))
-    export_bundle(checkpoint_from_argument(TINY), path, options)
-    return path
+    return bundle_once(tmp_path_factory, 20, no_rewrites=("early-frames",))
 
 
 @pytest.fixture(scope="module", params=[*RUNGS, WHOLE])

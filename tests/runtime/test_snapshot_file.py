@@ -1,5 +1,7 @@
 """A snapshot in a file: taken over by another process bit for bit, or refused."""
 
+import hashlib
+import inspect
 import json
 import subprocess
 import sys
@@ -12,23 +14,42 @@ from tests.fakes.driver import live
 from memorywam_runtime.bundle import open_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.files import sha256_of
+from memorywam_runtime.observation import Observation
 from memorywam_runtime.policy import Policy
 from memorywam_runtime.snapshot_file import restore_from_file, save_to_file
 
-# Everything else that this process knew is gone, as after a crash.
-GOES_ON = """
-import hashlib, sys
+# What another process runs, where everything that this one knew is gone, as after a crash.
+HEAD = """
+import hashlib
+import sys
 from pathlib import Path
-from tests.fakes.driver import live
+import numpy as np
 from memorywam_runtime.bundle import open_bundle
+from memorywam_runtime.observation import Observation
 from memorywam_runtime.policy import Policy
 from memorywam_runtime.snapshot_file import restore_from_file
 
+"""
+GOES_ON = """
 policy = Policy(open_bundle(sys.argv[1], num_threads=1))
 restore_from_file(policy, Path(sys.argv[2]))
 assert policy.instruction == "random" and policy.num_frames == 4
-print(hashlib.sha256(live(policy, 3).tobytes()).hexdigest())
+assert not {"torch", "onnx"} & set(sys.modules)
+print(chunks(policy, 3))
 """
+
+
+def chunks(policy, count):
+    digest = hashlib.sha256()
+    for _ in range(count):
+        group = []
+        for step in policy.expected_steps():
+            image = np.full((24, 20, 3), step % 251, np.uint8)
+            images = dict.fromkeys(policy.contract.observations.cameras, image)
+            group.append(Observation(images=images, state=np.full(14, step / 99), step=step))
+        policy.remember(group)
+        digest.update(policy.act(group[-1].state).tobytes())
+    return digest.hexdigest()
 
 
 @pytest.fixture
@@ -52,18 +73,16 @@ def saved(new, tmp_path):
 
 
 def test_another_process_goes_on_bit_for_bit(saved, tiny_bundle):
-    import hashlib
-
     policy, path = saved
-    wanted = hashlib.sha256(live(policy, 3).tobytes()).hexdigest()
+    program = HEAD + inspect.getsource(chunks) + GOES_ON
     done = subprocess.run(
-        [sys.executable, "-c", GOES_ON, str(tiny_bundle), str(path)],
+        [sys.executable, "-c", program, str(tiny_bundle), str(path)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == wanted
+    assert done.stdout.strip() == chunks(policy, 3)
 
 
 def test_everything_comes_back(saved, new, tmp_path):
@@ -124,6 +143,21 @@ def test_one_bit_is_enough_to_refuse_it(saved, new, place):
     with pytest.raises(InputError, match="no snapshot that can be taken over"):
         restore_from_file(policy, path)
     assert differences(policy.snapshot(), before) == []
+
+
+def test_tensors_that_changed_places_are_refused(saved, new):
+    """Every byte of the data is right, and so is every shape."""
+    _, path = saved
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    first, second = header["memory.00.k"], header["memory.00.v"]
+    places = (second["data_offsets"], first["data_offsets"])
+    first["data_offsets"], second["data_offsets"] = places
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + size :])
+    with pytest.raises(InputError, match="another hash than it says"):
+        restore_from_file(new(), path)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 8, 100, 20_000])

@@ -1,6 +1,5 @@
 """Read a checkpoint: its contract, every weight by name, statistics and prompt embeddings."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +11,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from memorywam_export.checkpoints.checkpoint_files import TensorFile, few, tensor_file_from_path
+from memorywam_export.checkpoints.checkpoint_json import read_contract, read_stats
 from memorywam_export.checkpoints.declared_contract import check_declared
+from memorywam_export.checkpoints.misfit import misfit_error
 from memorywam_export.checkpoints.name_maps import MappedNames, NameMap, chosen_map
 from memorywam_export.checkpoints.presets import contract_from_preset
-from memorywam_export.checkpoints.text_cache import embeddings_from_cache
+from memorywam_export.checkpoints.text_cache import check_both, embeddings_from_cache
 from memorywam_export.checkpoints.weights import TORCH_DTYPES, Weight, random_weights
 from memorywam_export.reference.model import MemoryWam
-from memorywam_runtime.contract import InferenceContract, contract_from_json
+from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import CheckpointError, InputError
 from memorywam_runtime.files import sha256_of
 from memorywam_runtime.normalization import Affine, Normalization, normalization_from_stats
@@ -97,10 +98,7 @@ def checkpoint_from_argument(
         InputError: a bad name map, or an instruction that the text cache does not hold.
     """
     beside = companions or Companions()
-    if bool(beside.instructions) != (beside.text_cache is not None):
-        raise InputError(
-            "found --instruction without --text-cache, or the reverse; expected both or neither"
-        )
+    check_both(beside.text_cache, beside.instructions)
     if argument.startswith("random:"):
         return _random(argument, dtype, contract, beside)
     path = Path(argument)
@@ -117,7 +115,7 @@ def checkpoint_from_argument(
         contract=contract,
         weights=used,
         normalization=normalization_from_stats(
-            _json(beside.stats_path or stats_path_of(tensors_path)), contract.actions
+            read_stats(beside.stats_path or stats_path_of(tensors_path)), contract.actions
         ),
         prompts=prompts | _from_cache(beside, contract),
         weights_path=tensors_path if whole and as_is else None,
@@ -140,6 +138,7 @@ def weights_of_file(
         InputError: a bad name map.
     """
     name_map, prefix = chosen_map(file, companions.name_map)
+    _check_depth(contract, file)
     shapes = model_shapes(contract)
     name_map.check_bijective(shapes)
     check_declared(file, name_map, contract)
@@ -147,6 +146,18 @@ def weights_of_file(
     if companions.vae_path is not None:
         found = _with_encoder(found, file, companions.vae_path)
     return _strict(found, shapes, contract, file, name_map, prefix), name_map
+
+
+def _check_depth(contract: InferenceContract, file: TensorFile) -> None:
+    """Refuse a contract of far more layers than the file has tensors, before they are made."""
+    vae = contract.vae
+    num_layers = contract.num_layers + len(vae.channel_multipliers) * vae.num_res_blocks
+    most = 64 + len(file.tensors)
+    if num_layers > most:
+        raise CheckpointError(
+            f"{file.path} has {len(file.tensors)} tensors; contract '{contract.name}' has "
+            f"{num_layers:,} layers and blocks: pass that of these weights with --contract FILE"
+        )
 
 
 def tensors_path_of(path: Path) -> Path:
@@ -231,7 +242,7 @@ def _contract(path: Path, given: InferenceContract | None) -> InferenceContract:
                 "unknown; pass --contract FILE or --preset NAME; --describe says which sizes fit"
             )
         return given
-    own = contract_from_json(path.read_bytes())
+    own = read_contract(path)
     if given is not None and given.hash != own.hash:
         raise CheckpointError(
             f"{path} is contract {own.hash[:12]}..., but {given.hash[:12]}... ('{given.name}') was "
@@ -282,7 +293,7 @@ def _strict(
         # A bank that holds something is left over: this contract would ignore what was trained.
         if "gist_tokens" in weights and weights["gist_tokens"].shape == empty:
             del weights["gist_tokens"]
-    missing = [_in_file(name, name_map, prefix) for name in sorted(set(wanted) - set(weights))]
+    lacking = sorted(set(wanted) - set(weights))
     extra = [found.upstream[name] for name in set(weights) - set(wanted)] + found.unknown
     wrong = [
         f"{found.upstream[name]} {list(weights[name].shape)} (expected {list(shape)})"
@@ -294,11 +305,13 @@ def _strict(
         for name in sorted(set(wanted) & set(weights))
         if weights[name].dtype not in TORCH_DTYPES.values()
     ]
-    if missing or extra or wrong:
-        raise CheckpointError(
-            f"{file.path} does not fit contract '{contract.name}' (name map '{name_map.name}'): "
-            f"missing {few(missing)}; left over {few(sorted(extra))}; "
-            f"of another shape or type {few(wrong)}"
+    if lacking or extra or wrong:
+        raise misfit_error(
+            file.path,
+            missing={name: _in_file(name, name_map, prefix) for name in lacking},
+            extra=sorted(extra),
+            wrong=wrong,
+            of=f"contract '{contract.name}' (name map '{name_map.name}')",
         )
     chosen = [weights[name] for name in sorted(wanted)]
     if not has_gist:
@@ -335,13 +348,3 @@ def _prompts(path: Path, contract: InferenceContract) -> dict[str, NDArray[np.fl
                 f"{contract.text_dim}"
             )
     return prompts
-
-
-def _json(path: Path) -> object:
-    """Return a parsed JSON file."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error}; expected FastWAM's dataset statistics: pass --stats FILE"
-        ) from error

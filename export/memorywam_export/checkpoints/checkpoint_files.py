@@ -1,6 +1,6 @@
 """One file of tensors, whatever its container: names, shapes and types, read without the data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,11 +94,20 @@ def _loaded(path: Path, name: str) -> torch.Tensor:
     return tensor
 
 
+def _leaves_of(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield what a torch file holds; say which file it is that cannot be read."""
+    content = read_torch_file(path)
+    try:
+        yield from flat_leaves(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def _from_torch(path: Path) -> TensorFile:
     """Return what a torch file holds."""
     tensors: dict[str, Weight] = {}
     values: dict[str, object] = {}
-    for name, leaf in flat_leaves(read_torch_file(path)):
+    for name, leaf in _leaves_of(path):
         if name in tensors or name in values:
             raise CheckpointError(f"{path}: two entries are named '{name}'; expected one")
         if isinstance(leaf, torch.Tensor):

@@ -75,13 +75,13 @@ def checkpoint_of(
 
 def contract_of(args: argparse.Namespace) -> "InferenceContract | None":
     """Return the contract that was named, if any."""
+    from memorywam_export.checkpoints.checkpoint_json import read_contract
     from memorywam_export.checkpoints.presets import contract_from_preset
-    from memorywam_runtime.contract import contract_from_json
 
     if args.preset:
         return contract_from_preset(args.preset)
     if args.contract:
-        return contract_from_json(Path(args.contract).read_bytes())
+        return read_contract(Path(args.contract))
     return None
 
 

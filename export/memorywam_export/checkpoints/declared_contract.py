@@ -1,5 +1,6 @@
 """What a checkpoint declares of itself, compared with the contract that it is exported with."""
 
+import reprlib
 from typing import Any
 
 import msgspec
@@ -29,11 +30,12 @@ def check_declared(file: TensorFile, name_map: NameMap, contract: InferenceContr
         wanted = contract_value(contract, each.contract)
         if each.declared in file.values and file.values[each.declared] != wanted:
             wrong.append(
-                f"{each.declared} is {file.values[each.declared]!r} and {each.contract} is "
+                f"{each.declared} is {_told(file.values[each.declared])} and {each.contract} is "
                 f"{wanted!r}"
             )
     wrong += [
-        f"{need.declared} is {file.values[need.declared]!r}; expected {need.equals!r}: {need.why}"
+        f"{need.declared} is {_told(file.values[need.declared])}; expected {need.equals!r}: "
+        f"{need.why}"
         for need in name_map.file.requires
         if need.declared in file.values and file.values[need.declared] != need.equals
     ]
@@ -42,6 +44,14 @@ def check_declared(file: TensorFile, name_map: NameMap, contract: InferenceContr
             f"{file.path} declares what contract '{contract.name}' contradicts: "
             f"{'; '.join(wrong)}; pass the contract of these weights with --contract FILE"
         )
+
+
+def _told(value: object) -> str:
+    """Return a declared value in a few words."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a number of more digits than are written out
+        return f"a {type(value).__name__}"
 
 
 def undeclared_names(file: TensorFile, name_map: NameMap) -> list[str]:

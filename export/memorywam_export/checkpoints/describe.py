@@ -1,6 +1,5 @@
 """What a file is, and what an export would make of it, from names and shapes alone."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from memorywam_export.checkpoints.checkpoint import (
     weights_of_file,
 )
 from memorywam_export.checkpoints.checkpoint_files import TensorFile, tensor_file_from_path
+from memorywam_export.checkpoints.checkpoint_json import read_contract, read_stats
 from memorywam_export.checkpoints.declared_contract import undeclared_names
 from memorywam_export.checkpoints.describe_fields import FieldAnswer, field_answers
 from memorywam_export.checkpoints.describe_kinds import kind_of_file, kind_of_folder
@@ -25,7 +25,7 @@ from memorywam_export.checkpoints.name_maps import MappedNames, NameMap, chosen_
 from memorywam_export.checkpoints.presets import PRESETS
 from memorywam_export.checkpoints.weights import Weight
 from memorywam_runtime.bundle import MANIFEST_FILE
-from memorywam_runtime.contract import ActionSpace, InferenceContract, contract_from_json
+from memorywam_runtime.contract import ActionSpace, InferenceContract
 from memorywam_runtime.errors import CheckpointError
 from memorywam_runtime.normalization import normalization_from_stats
 
@@ -155,7 +155,7 @@ def _of_checkpoint(
     """Describe a checkpoint that a name map recognises."""
     own = contract_path_of(file.path)
     if contract is None and own.is_file():
-        contract = contract_from_json(own.read_bytes())
+        contract = read_contract(own)
     name_map, prefix = chosen_map(file, beside.name_map)
     found = name_map.applied(file, prefix)
     weights = dict(found.weights)
@@ -183,7 +183,7 @@ def _of_checkpoint(
         misfit="" if contract is None else _misfit(file, weights, beside, contract),
         sizes=sizes,
         presets=_preset_misfits(sizes),
-        fields=tuple(field_answers(sizes, file, name_map)),
+        fields=tuple(field_answers(sizes, file, name_map, contract)),
     )
 
 
@@ -311,8 +311,8 @@ def _stats_found(path: Path, sizes: Mapping[str, object]) -> str:
     if not path.is_file():
         return ""
     try:
-        stats = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        stats = read_stats(path)
+    except CheckpointError as error:
         return f"{path}, unreadable: {error}"
     modes: tuple[Literal["zscore", "minmax", "quantile"], ...] = ("zscore", "minmax", "quantile")
     complaints = {mode: _complaint(stats, mode, sizes) for mode in modes}

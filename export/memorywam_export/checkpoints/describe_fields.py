@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from memorywam_export.checkpoints.checkpoint_files import TensorFile
+from memorywam_export.checkpoints.declared_contract import contract_value
 from memorywam_export.checkpoints.describe_sizes import ATTENTION_WIDTH
 from memorywam_export.checkpoints.name_maps import NameMap
 from memorywam_runtime.contract import InferenceContract
@@ -27,8 +28,8 @@ class FieldAnswer:
     """One field of a contract, and where its value comes from."""
 
     path: str
-    source: Literal["weights", "declared", "told"]
-    """Read off the shapes, declared by the checkpoint, or to be told."""
+    source: Literal["weights", "declared", "contract", "told"]
+    """Read off the shapes, declared by the checkpoint, a contract's word alone, or to be told."""
     value: Any
     """What was found; None where it must be told."""
     default: Any
@@ -37,7 +38,10 @@ class FieldAnswer:
 
 
 def field_answers(
-    sizes: Mapping[str, object], file: TensorFile, name_map: NameMap
+    sizes: Mapping[str, object],
+    file: TensorFile,
+    name_map: NameMap,
+    contract: InferenceContract | None = None,
 ) -> list[FieldAnswer]:
     """Return every field of a contract, in its order.
 
@@ -45,6 +49,7 @@ def field_answers(
         sizes: What the weights tell, by the path of the field.
         file: The checkpoint, for what it declares.
         name_map: Says which declared value is which field.
+        contract: Tells the others, if there is one.
     """
     declared = {
         each.contract: file.values[each.declared]
@@ -53,12 +58,14 @@ def field_answers(
     }
     answers = []
     for path, default in _fields(InferenceContract):
-        source: Literal["weights", "declared", "told"] = "told"
+        source: Literal["weights", "declared", "contract", "told"] = "told"
         value = None
         if path in sizes:
             source, value = "weights", sizes[path]
         elif path in declared:
             source, value = "declared", declared[path]
+        elif contract is not None:
+            source, value = "contract", contract_value(contract, path)
         answers.append(
             FieldAnswer(path=path, source=source, value=value, default=default, hint=_hint(path))
         )

@@ -11,6 +11,8 @@ from memorywam_runtime.report import Outcome
 __all__ = ["described_outcome"]
 
 _Row = tuple[str, str, str, str]
+_LISTED = 6
+"""Entries of a value that are shown."""
 
 
 def described_outcome(told: Description) -> Outcome:
@@ -84,12 +86,15 @@ def _field_rows(told: Description) -> Iterator[_Row]:
         if field.source == "told":
             default = "no default" if field.default is None else f"default {_text(field.default)}"
             yield "to be told", field.path, default, field.hint
+        elif field.source == "contract":
+            yield "contract says", field.path, _text(field.value), ""
 
 
 def _text(value: object) -> str:
     """Return a value in words."""
     if isinstance(value, tuple | list):
-        return ", ".join(map(_text, value)) if value else "none"
+        more = f" and {len(value) - _LISTED} more" if len(value) > _LISTED else ""
+        return ", ".join(map(_text, value[:_LISTED])) + more if value else "none"
     return "true" if value is True else "false" if value is False else str(value)
 
 
@@ -109,6 +114,31 @@ def _note(told: Description) -> str:
         f"missing: {', '.join(lacking)}" if lacking else "nothing is missing",
         *([f"{refused} names are refused"] if refused else []),
         *(["the weights do not fit the contract"] if told.misfit else []),
-        f"{sum(field.source == 'told' for field in told.fields)} fields of the contract to be told",
+        _fields_said(told),
     ]
-    return f"{size}; {'; '.join(said)}"
+    is_whole = not (in_the_way or told.missing_tensors or told.odd_shapes or told.misfit)
+    return f"{size}; {'; '.join(said)}{_export_line(told) if is_whole else ''}"
+
+
+def _fields_said(told: Description) -> str:
+    """Say how many fields nobody has told, or whose word they are."""
+    count = sum(field.source in ("told", "contract") for field in told.fields)
+    if any(field.source == "contract" for field in told.fields):
+        return f"{count} fields are the contract's word alone: compare them with the training"
+    return f"{count} fields of the contract to be told"
+
+
+def _export_line(told: Description) -> str:
+    """Return the command that exports, with what is missing named in it."""
+    missing = {need.what for need in told.needs if not need.found}
+    fitting = [name for name, reasons in told.presets.items() if not reasons]
+    contract = "--contract FILE" if len(fitting) != 1 else f"--preset {fitting[0]}"
+    options = {
+        "contract": contract,
+        "statistics": "--stats FILE",
+        "video encoder": "--vae FILE",
+    }
+    more = [option for what, option in options.items() if what in missing]
+    if more:
+        return f"\nto export it: {' '.join(more)} --out BUNDLE in place of --describe"
+    return "\nto export it: the same command, with --out BUNDLE in place of --describe"

@@ -1,11 +1,13 @@
 """What a name map's file says: which name upstream stands for which of ours."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.files import read_file
 
 __all__ = [
     "Agreement",
@@ -18,6 +20,9 @@ __all__ = [
     "map_file_from_path",
 ]
 
+_MOST_BYTES = 1 << 24
+_MOST_AXES = 8
+_PLACEHOLDER = re.compile("[a-z_]+")
 Container = Literal["safetensors", "torch"]
 
 
@@ -34,6 +39,11 @@ class Rule(_Part, frozen=True):
     """Other names upstream gives the same tensor; read, never written."""
     leading_axes: int = 0
     """Axes of size 1 that upstream has in front."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number of axes that no tensor has."""
+        if not 0 <= self.leading_axes <= _MOST_AXES:
+            raise InputError(f"found leading_axes {self.leading_axes}; expected 0 to {_MOST_AXES}")
 
 
 class NamedReason(_Part, frozen=True):
@@ -96,6 +106,13 @@ class MapFile(_Part, frozen=True):
     agrees: tuple[Agreement, ...] = ()
     requires: tuple[Requirement, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse placeholders that nothing can stand for."""
+        if wrong := [name for name in self.placeholders if not _PLACEHOLDER.fullmatch(name)]:
+            raise InputError(
+                f"found the placeholder {wrong[0]!r}; expected small letters and underscores"
+            )
+
 
 def map_file_from_json(text: bytes, where: str) -> MapFile:
     """Read a name map.
@@ -123,7 +140,7 @@ def map_file_from_path(path: Path) -> MapFile:
         InputError: the file cannot be read, or is no name map.
     """
     try:
-        text = path.read_bytes()
+        text = read_file(path, _MOST_BYTES)
     except OSError as error:
         raise InputError(f"cannot read the name map {path}: {error}") from error
     return map_file_from_json(text, str(path))

@@ -2,23 +2,30 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memorywam_export.checkpoints.torch_files import read_torch_file
+from memorywam_export.checkpoints.torch_files import flat_leaves, read_torch_file
 from memorywam_export.text.text_encoder import PROMPT_TEMPLATE
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import CheckpointError, InputError
 
-__all__ = ["cache_file_name", "embedding_from_cache", "embeddings_from_cache", "read_cache_entry"]
+__all__ = [
+    "cache_file_name",
+    "check_both",
+    "embedding_from_cache",
+    "embeddings_from_cache",
+    "read_cache_entry",
+]
 
 ENCODER_ID = "wan22ti2v5b"
 """The last word of Wan-AI/Wan2.2-TI2V-5B, small letters and digits alone (FastWAM,
 `scripts/precompute_text_embeds.py`)."""
+_MOST_ROWS = 1 << 16
 _IGNORED = {"ids"}
 """Token ids, which some forks add."""
 
@@ -31,6 +38,24 @@ def cache_file_name(instruction: str, text_len: int) -> str:
     """
     digest = hashlib.sha256(PROMPT_TEMPLATE.format(task=instruction).encode()).hexdigest()
     return f"{digest}.t5_len{text_len}.{ENCODER_ID}.pt"
+
+
+def check_both(folder: Path | None, instructions: Sequence[str]) -> None:
+    """Refuse a cache of which nothing is wanted, or instructions without one.
+
+    Raises:
+        InputError: one of the two is there.
+    """
+    if instructions and folder is None:
+        raise InputError(
+            f"found --instruction {instructions[0]!r} without --text-cache DIR; expected the "
+            "folder that holds its embedding"
+        )
+    if folder is not None and not instructions:
+        raise InputError(
+            f'found --text-cache {folder} without --instruction "TEXT"; expected the text of a '
+            "task, letter by letter: of its own entries the cache knows the hashes alone"
+        )
 
 
 def embeddings_from_cache(
@@ -95,8 +120,10 @@ def read_cache_entry(path: Path) -> tuple[torch.Tensor, int]:
     """
     try:
         content = read_torch_file(path)
+        list(flat_leaves(content))  # refuses tensors without plain numbers
     except CheckpointError as error:
-        raise InputError(str(error)) from error
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise InputError(f"{where}{error}") from error
     context, mask = content.get("context"), content.get("mask")
     extra = sorted({str(key) for key in content} - {"context", "mask"} - _IGNORED)
     if extra or not isinstance(context, torch.Tensor) or not isinstance(mask, torch.Tensor):
@@ -104,6 +131,10 @@ def read_cache_entry(path: Path) -> tuple[torch.Tensor, int]:
             f"{path}: found {sorted(map(str, content))}; expected the tensors context and mask"
         )
     context = context[0] if context.ndim == 3 and len(context) == 1 else context
+    if mask.numel() > _MOST_ROWS:  # which may be one number, repeated
+        raise InputError(
+            f"{path}: found a mask of {mask.numel():,} rows; expected at most {_MOST_ROWS:,}"
+        )
     seen = mask.reshape(-1).bool()
     num_tokens = int(seen.sum())
     fits = context.ndim == 2 and len(context) == len(seen) and context.is_floating_point()

@@ -12,6 +12,11 @@ from memorywam_runtime.errors import CheckpointError
 
 __all__ = ["flat_leaves", "read_torch_file", "weight_of_tensor"]
 
+_MOST_LEAVES = 1 << 20
+_MOST_DEPTH = 32
+"""Dictionaries may hold each other, or themselves: a kilobyte is then a tree without an end."""
+_LONGEST_KEY = 1 << 10
+
 
 def read_torch_file(path: Path) -> dict[object, object]:
     """Read a torch file; its tensors stay mapped on disk.
@@ -19,6 +24,10 @@ def read_torch_file(path: Path) -> dict[object, object]:
     Raises:
         CheckpointError: damaged, objects that would run code, or no dictionary.
     """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is no file; expected weights: name a file that torch has written"
+        )
     try:
         # Files from before torch 1.6 are no zip archives, and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
@@ -37,13 +46,54 @@ def read_torch_file(path: Path) -> dict[object, object]:
 
 
 def flat_leaves(content: Mapping[object, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield every tensor and value of nested dictionaries; names are keys joined by dots."""
+    """Yield every tensor and value of nested dictionaries; names are keys joined by dots.
+
+    Raises:
+        CheckpointError: dictionaries without an end, a key that is no name, or a tensor that has
+            no plain numbers behind it.
+    """
+    for count, (name, leaf) in enumerate(_leaves(content, prefix, 1)):
+        if count >= _MOST_LEAVES:
+            raise CheckpointError(
+                f"found more than {_MOST_LEAVES:,} entries in one file; expected weights"
+            )
+        if isinstance(leaf, torch.Tensor) and not _is_plain(leaf):
+            raise CheckpointError(
+                f"'{name}' is a tensor {leaf.layout} on {leaf.device.type}; expected plain numbers"
+            )
+        yield name, leaf
+
+
+def _leaves(
+    content: Mapping[object, object], prefix: str, depth: int
+) -> Iterator[tuple[str, object]]:
+    """Yield what `flat_leaves` does, unchecked but for the depth and the keys."""
+    if depth > _MOST_DEPTH:
+        raise CheckpointError(
+            f"'{prefix[:80]}...' is nested deeper than {_MOST_DEPTH} dictionaries; expected weights"
+        )
     for key, value in content.items():
-        name = f"{prefix}{key}"
+        name = f"{prefix}{_key(key)}"
         if isinstance(value, Mapping):
-            yield from flat_leaves(value, f"{name}.")
+            yield from _leaves(value, f"{name}.", depth + 1)
         else:
             yield name, value
+
+
+def _key(key: object) -> str:
+    """Return a key as a part of a name."""
+    if isinstance(key, int) and key.bit_length() > 64:
+        raise CheckpointError(f"found a key of {key.bit_length()} bits; expected a name or number")
+    name = str(key)
+    if len(name) > _LONGEST_KEY:
+        raise CheckpointError(f"found a key of {len(name):,} characters; expected a name")
+    return name
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Does a tensor have its numbers in memory, each in its place?"""
+    is_here = tensor.device.type == "cpu" and tensor.layout == torch.strided
+    return is_here and not tensor.is_quantized
 
 
 def weight_of_tensor(name: str, tensor: torch.Tensor) -> Weight:

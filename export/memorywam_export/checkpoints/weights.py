@@ -46,6 +46,10 @@ _BLOCK = 1 << 19
 """Random values made at once; a multiple of four, so that every block uses whole draws."""
 
 
+_MOST_HEADER_BYTES = 100_000_000
+"""What the format allows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weight:
     """One tensor still to be made."""
@@ -129,10 +133,15 @@ def safetensors_header(path: Path) -> tuple[dict[str, HeaderEntry], dict[str, st
     Raises:
         CheckpointError: the file is damaged.
     """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: it is no file; expected weights"
+        )
     with _checked(path), path.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
-        if size > path.stat().st_size:
-            raise ValueError(f"header of {size} bytes in a file of {path.stat().st_size}")
+        most = min(path.stat().st_size, _MOST_HEADER_BYTES)
+        if size > most:
+            raise ValueError(f"a header of {size:,} bytes; expected at most {most:,}")
         header = json.loads(file.read(size))
         metadata = header.pop("__metadata__", None) or {}
         entries = {}

@@ -135,7 +135,9 @@ class Network:
         self._trt, self._flavour, self._path = trt, flavour, path
         self._messages: list[str] = []
         self._builder = trt.Builder(_logger(trt, self._messages))
-        self._network = self._builder.create_network(0)
+        # TensorRT 10 chooses types itself unless it is told not to; later ones know no other way.
+        strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self._network = self._builder.create_network(strongly_typed)
         self._parser = trt.OnnxParser(self._network, self._builder.logger)
         if not self._parser.parse(model, str(path)):
             errors = (self._parser.get_error(i) for i in range(self._parser.num_errors))

@@ -1,5 +1,8 @@
 """The rungs of the ladder that a bundle can be verified on, from the reference to a device."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,7 +22,8 @@ __all__ = ["ladder", "on_cpu", "open_device"]
 
 def open_device(root: Path, backend: str, engines: Path | None) -> Session:
     """Return a session on a device, on engines that may not have been verified yet."""
-    return open_bundle(root, backend=backend, engines=engines, allow_unverified=True)
+    with _untold():
+        return open_bundle(root, backend=backend, engines=engines, allow_unverified=True)
 
 
 def ladder(
@@ -69,8 +73,21 @@ def on_cpu(root: Path, plan: MemoryPlan, *, as_written: bool = False) -> Session
         plan: Of memory.
         as_written: Compute Q/DQ as they stand, without kernels of narrow types.
     """
-    session = open_bundle(root, allow_unverified=True, as_written=as_written)
+    with _untold():
+        session = open_bundle(root, allow_unverified=True, as_written=as_written)
     if session.manifest.memory == plan:
         return session
     manifest = msgspec.structs.replace(session.manifest, memory=plan)
     return Session(manifest, session.backend, session.engines, root=root)
+
+
+@contextlib.contextmanager
+def _untold() -> Iterator[None]:
+    """Open a bundle without its log saying that nobody has verified it: that is going on."""
+    log = logging.getLogger(open_bundle.__module__)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -37,6 +37,12 @@ def check_table(table: ScaleTable, manifest: Manifest, recipe: Recipe) -> None:
                 f"the scale table is of {what} {found}; expected {expected}: {_AGAIN} with recipe "
                 f"{recipe.name}"
             )
+    unknown = sorted(set(table.chosen.values()) - set(recipe.parts))
+    if unknown:
+        raise InputError(
+            f"the scale table chooses recipe '{unknown[0]}'; expected one of "
+            f"{', '.join(recipe.parts) or 'none'}, which {recipe.name} is made of: {_AGAIN}"
+        )
     for graph, found in table.graph_sha256s.items():
         entry = manifest.graphs.get(graph)
         expected = "no such graph" if entry is None else manifest.files[entry.file].sha256

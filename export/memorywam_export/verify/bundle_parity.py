@@ -21,7 +21,7 @@ from memorywam_runtime.bundle import read_prompt
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.tensors import decoded
 
-__all__ = ["bundle_checks", "prompt_checks"]
+__all__ = ["bundle_checks", "other_origin", "prompt_checks"]
 
 _WEIGHTS_FILE = "weights.safetensors"
 
@@ -50,6 +50,16 @@ def bundle_checks(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> lis
         ok=same_stats,
     )
     return [contract, statistics, _weights_check(root, manifest, checkpoint)]
+
+
+def other_origin(manifest: Manifest, checkpoint: Checkpoint) -> str:
+    """Say that a bundle was made from another file; nothing if it was not."""
+    made = manifest.source
+    pairs = (made.checkpoint, made.sha256), (checkpoint.name, checkpoint.sha256)
+    if pairs[0] == pairs[1] or (made.sha256 and made.sha256 == checkpoint.sha256):
+        return ""
+    told = [f"{name} ({sha256[:12]})" if sha256 else name for name, sha256 in pairs]
+    return f"the bundle was made from {told[0]}, and compared with {told[1]}"
 
 
 def prompt_checks(

@@ -37,7 +37,8 @@ def page_from_verify(data: Data, extra: Sequence[str] = ()) -> str:
         "memorywam verify",
         "<h1>Is the bundle what was trained?</h1>\n"
         f'<p><span class="verdict{" bad" if bad else ""}">{verdict}</span></p>\n'
-        f'<p class="soft">{escape(_lead(data))}</p>\n<div class="cards">\n{inner}\n</div>',
+        f'<p class="soft">{escape(_lead(data))}</p>\n{_gaps(data)}'
+        f'<div class="cards">\n{inner}\n</div>',
     )
 
 
@@ -51,12 +52,21 @@ _CURVES = (
 
 def _lead(data: Data) -> str:
     """Return what was compared, in a few sentences."""
+    other = f" Mind: {data['other_origin']}." if data.get("other_origin") else ""
     return (
+        f"Bundle {data['bundle']}, checkpoint {data['checkpoint']} "
+        f"{data['checkpoint_sha256'][:12]}: "
         f"{data['frames']} frames of a random episode (seed {data['seed']}), every rung with a "
         "memory of its own, against the reference in float64, which sees the whole episode under "
         f"one mask. Precision {data['precision']}; rewrites: "
-        f"{', '.join(data['rewrites']) or 'none'}; contract {data['contract_hash'][:12]}."
+        f"{', '.join(data['rewrites']) or 'none'}; contract {data['contract_hash'][:12]}.{other}"
     )
+
+
+def _gaps(data: Data) -> str:
+    """Return what was not looked at, as a list; nothing where that is nothing."""
+    items = "".join(f"<li>{escape(gap)}</li>" for gap in data.get("gaps", ()))
+    return f'<p class="soft">Not looked at:</p>\n<ul class="soft">{items}</ul>\n' if items else ""
 
 
 def _of_ladder(data: Data) -> list[str]:

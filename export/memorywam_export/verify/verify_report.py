@@ -30,8 +30,9 @@ from memorywam_export.parity.parity_report import Check, coverage, noise_of, run
 from memorywam_export.parity.tolerances import TOLERANCES
 from memorywam_export.parity.trace_report import Array, RungResult, Trace, compared
 from memorywam_export.reference.model import MemoryWam
-from memorywam_export.verify.bundle_parity import bundle_checks, prompt_checks
+from memorywam_export.verify.bundle_parity import bundle_checks, other_origin, prompt_checks
 from memorywam_export.verify.verify_frames import frames_to_play
+from memorywam_export.verify.verify_gaps import gaps_of
 from memorywam_runtime.bundle import check_bundle
 from memorywam_runtime.engines import BUILT_BACKENDS
 from memorywam_runtime.errors import InputError
@@ -101,6 +102,10 @@ def verify_bundle(
     tell("contract, statistics, weights")
     checks = bundle_checks(root, manifest, checkpoint)
     data: dict[str, Any] = {
+        "bundle": root.resolve().name,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": checkpoint.sha256,
+        "other_origin": other_origin(manifest, checkpoint),
         "contract_hash": manifest.contract_hash,
         "rewrites": manifest.rewrites,
         "precision": manifest.precision,
@@ -123,6 +128,7 @@ def verify_bundle(
         looped, data["closed_loop"] = _closed_loop(root, options, tell)
         checks += looped
     data["checks"] = [asdict(check) for check in checks]
+    data["gaps"] = gaps_of(manifest, checkpoint, data)
     data["verdict"] = "ok" if all(check.ok for check in checks) else "failed"
     return checks, data
 

@@ -2,17 +2,18 @@
 
 import importlib.metadata
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from memorywam_robot.adapters.dialects_lingbot import LingbotDialect
-from memorywam_robot.adapters.dialects_observation import ObservationReader
+from memorywam_robot.adapters.dialects_observation import IMAGE_FILES, ObservationReader
 from memorywam_robot.adapters.dialects_own import OwnDialect, begins_epoch
 from memorywam_robot.adapters.dialects_plain import PlainDialect
 from memorywam_robot.adapters.dialects_prompt import begin_episode
 from memorywam_robot.adapters.dialects_robomme import RobommeDialect
 from memorywam_robot.adapters.serving import DialectOptions, infer_every
 from memorywam_robot.adapters.serving_grid import GridFeeder, GridSnapshot, ServedPolicy
+from memorywam_robot.adapters.serving_metrics import Stages
 from memorywam_runtime.errors import InputError
 
 __all__ = ["DIALECTS", "Conversation", "PolicyService", "dialect_from_message", "is_epoch_begin"]
@@ -66,6 +67,7 @@ class PolicyService:
         *,
         about: Mapping[str, Any] | None = None,
         max_frames: int | None = None,
+        stages: Callable[[], Stages] = dict,
     ) -> None:
         """Take a policy.
 
@@ -74,6 +76,7 @@ class PolicyService:
             options: What messages cannot say.
             about: More for the metadata: contract hash, instructions.
             max_frames: What memory holds.
+            stages: Tells how long each stage took, to who watches; from any thread.
 
         Raises:
             InputError: options that the contract does not fit.
@@ -86,6 +89,23 @@ class PolicyService:
         self.snapshots: dict[str, GridSnapshot] = {}
         self._every = infer_every(self.options, policy.contract)
         self._about = dict(about or {})
+        self.stages = stages
+
+    def counters(self) -> dict[str, int]:
+        """Return what was counted since the start; only a restored snapshot takes some back."""
+        feeder = self.feeder
+        return {
+            "episodes": feeder.num_episodes,
+            "frames_seen": feeder.total_seen + feeder.num_seen,
+            "frames_repeated": feeder.total_repeated + feeder.num_repeated,
+        }
+
+    def gauges(self) -> dict[str, int | None]:
+        """Return how full memory is."""
+        return {
+            "memory_frames": self.feeder.num_frames,
+            "memory_max_frames": self.feeder.max_frames,
+        }
 
     def metadata(self) -> dict[str, Any]:
         """Return what a client is told first."""
@@ -107,6 +127,7 @@ class PolicyService:
             "repeat_missing": self.options.repeats_missing,
             "on_prompt_change": self.options.on_prompt_change,
             "max_frames": self.feeder.max_frames,
+            "image_files": list(IMAGE_FILES),
         }
 
     def conversation(self) -> "Conversation":

@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 from memorywam_robot.adapters.serving import DialectOptions
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.images import image_from_bytes
 from memorywam_runtime.observation import Observation
 
-__all__ = ["ObservationReader"]
+__all__ = ["IMAGE_FILES", "ObservationReader"]
+
+IMAGE_FILES = ("png", "jpeg")
+"""What an image may come as beside an array. PNG keeps every bit; with JPEG the policy sees what it
+was not trained on, as far as the client compresses."""
+_MAX_FILE_PIXELS = 1 << 22
+"""Of an image in a file, 2048 by 2048: a few bytes of a message must not fill this machine."""
 
 _KNOWN_CAMERAS = {
     "cam_high": "head",
@@ -124,14 +131,20 @@ class ObservationReader:
 def image_from_value(value: object, what: str) -> NDArray[np.uint8]:
     """Return an RGB image [rows, columns, 3]; one of [3, rows, columns] is turned.
 
+    Bytes are a PNG or JPEG file.
+
     Raises:
-        InputError: neither form, both at once, or not uint8.
+        InputError: neither form, both at once, not uint8, or a file that is no such image.
     """
+    if isinstance(value, memoryview | bytes):
+        return image_from_bytes(
+            bytes(value), f"image of '{what[:80]}'", max_pixels=_MAX_FILE_PIXELS
+        )
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3:
         found = getattr(value, "dtype", type(value).__name__)
         raise InputError(
             f"image of '{what[:80]}': found {found} {list(getattr(value, 'shape', []))}; expected "
-            "uint8 [rows, columns, 3] in RGB order, or [3, rows, columns]"
+            "uint8 [rows, columns, 3] in RGB order, or [3, rows, columns], or a PNG or JPEG file"
         )
     is_first, is_last = value.shape[0] == 3, value.shape[2] == 3
     if is_first == is_last:
@@ -151,7 +164,8 @@ def _images_in(message: Mapping[str, Any]) -> list[tuple[str, Any]]:
     beside = [
         (key, value)
         for key, value in message.items()
-        if isinstance(value, np.ndarray) and value.ndim == 3
+        if isinstance(value, memoryview | bytes)
+        or (isinstance(value, np.ndarray) and value.ndim == 3)
     ]
     return inside + beside
 

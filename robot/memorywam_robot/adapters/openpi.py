@@ -1,8 +1,9 @@
 """A policy behind openpi's websocket: metadata first, then one reply to each request.
 
-Replies are MessagePack; a text in place of one says what was wrong. `GET /healthz` says OK. One
-client at a time has the policy, because there is one memory: another is told so and let go. Its
-connection is its session: a new one never sees the memory of the one before.
+Replies are MessagePack; a text in place of one says what was wrong. `GET /healthz` says OK, and
+`GET /metrics`, with the token if there is one, what was served and how long it took. One client at
+a time has the policy, because there is one memory: another is told so and let go. Its connection is
+its session: a new one never sees the memory of the one before.
 """
 
 import asyncio
@@ -11,12 +12,13 @@ import http
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from memorywam_robot.adapters.dialects import Conversation, PolicyService, is_epoch_begin
 from memorywam_robot.adapters.openpi_thread import PolicyThread, text_from_error
 from memorywam_robot.adapters.serving import ServeOptions
+from memorywam_robot.adapters.serving_metrics import CONTENT_TYPE, metrics_text
 from memorywam_robot.adapters.wire import data_from_wire, wire_from_data
 from memorywam_runtime.errors import InputError, MissingPartError
 
@@ -122,12 +124,21 @@ class OpenpiServer:
         if request.path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if self._options.admits(request.headers.get("Authorization")):
-            return None
+            return self._metrics(connection) if request.path == "/metrics" else None
         self.counts.refused_clients += 1
         _LOG.warning("refused %s: no token, or another", connection.remote_address)
         return connection.respond(
             http.HTTPStatus.UNAUTHORIZED, "expected the header Authorization: Api-Key TOKEN\n"
         )
+
+    def _metrics(self, connection: "ServerConnection") -> "Response":
+        """Tell what was served; the policy is not asked, so this waits for no chunk."""
+        counters = asdict(self.counts) | self._service.counters()
+        text = metrics_text(counters, self._service.gauges(), self._service.stages())
+        response = connection.respond(http.HTTPStatus.OK, text)
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = CONTENT_TYPE
+        return response
 
     async def _client(self, connection: "ServerConnection") -> None:
         """Serve one client, or tell it that another is there."""

@@ -1,4 +1,4 @@
-"""Whether cameras are fast enough for the memory clock: said with numbers, before anything moves."""
+"""Whether cameras are fast enough for the memory clock, said before anything moves."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from itertools import count
+from itertools import count, takewhile
 from typing import Literal
 
 from memorywam_robot.live.grid_rules import (
@@ -83,15 +83,19 @@ class FrameGrid:
             return None
         return self._slot_ns(next(filter(self._is_lacking, count(self._next_due))))
 
+    def settled(self) -> list[tuple[int, Mapping[str, CameraFrame]]]:
+        """Return slots and sets of the next group, up to the first that lacks one: all final."""
+        slots = takewhile(self._sets.__contains__, self.shape.slots(self._next_group))
+        return [(slot, self._sets[slot]) for slot in slots]
+
     def reset(self, instruction_id: int, now_ns: int) -> int:
         """Begin an episode with the gate shut; return its epoch. Counts of memory begin anew."""
         self._advance(now_ns)
         self._epoch += 1
         self._forget(instruction_id)
         self.counts.begin()
-        self._decisions.append(
-            Reset(at_ns=now_ns, epoch=self._epoch, instruction_id=instruction_id)
-        )
+        told = Reset(at_ns=now_ns, epoch=self._epoch, instruction_id=instruction_id)
+        self._decisions.append(told)
         return self._epoch
 
     def open_gate(self, now_ns: int) -> None:
@@ -164,8 +168,7 @@ class FrameGrid:
 
     def _forget(self, instruction_id: int) -> None:
         """Be as new, but for the epoch, the counts and what was decided."""
-        self._instruction_id = instruction_id
-        self._start_ns = None
+        self._instruction_id, self._start_ns = instruction_id, None
         self._held_ns: int | None = None
         self._is_held_outside = self._is_stopped = False
         self._partial: dict[int, dict[str, CameraFrame]] = {}
@@ -200,8 +203,7 @@ class FrameGrid:
 
     def _pass_slot(self, at_ns: int) -> None:
         """Give the next slot up for missing if it has no set; commit what that completes."""
-        slot = self._next_due
-        self._next_due += 1
+        slot, self._next_due = self._next_due, self._next_due + 1
         if self._is_lacking(slot):
             self.counts.missing += 1
             self._num_missing_in_row += 1
@@ -343,8 +345,6 @@ class FrameGrid:
 
     def _stop(self, at_ns: int, reason: str) -> None:
         """End the episode."""
-        self._is_stopped = True
-        self._held_ns = None
-        self._partial.clear()
-        self._sets.clear()
+        self._is_stopped, self._held_ns = True, None
+        self._partial, self._sets = {}, {}
         self._decisions.append(Stop(at_ns=at_ns, epoch=self._epoch, reason=reason))

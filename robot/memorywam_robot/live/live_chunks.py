@@ -28,21 +28,27 @@ class LiveChunks:
         self._seed, self._epoch = seed, epoch
         self._num_limited = parts.body.num_limited
         self._pending: Infer | None = None
-        self.newest_frame = -1
-        """That memory was given: no chunk is made of an older one."""
+        self._frame, self._requested_at = -1, 0
+        self._state = np.zeros(0)
 
-    def ask(
-        self, frame: int, requested_at: int, state: NDArray[np.float64], attempt: int = 0
-    ) -> None:
-        """Ask for the chunk after the newest frame.
+    def complete(self, frame: int, requested_at: int, state: NDArray[np.float64]) -> None:
+        """Hear of a frame that memory was given: no chunk is made of an older one.
 
         Args:
             frame: Its number.
-            requested_at: Of the queue: the step that the chunk's first action belongs to.
+            requested_at: Of the queue: the step that the first action of its chunk belongs to.
             state: Joint positions [state_dim] at that step.
+        """
+        self._frame, self._requested_at, self._state = frame, requested_at, state
+
+    def ask(self, attempt: int = 0) -> None:
+        """Ask for the chunk after the newest frame.
+
+        Args:
             attempt: 1 if the first one was not to be used: the noise is another.
         """
         parts, prefix = self._parts, None
+        frame, requested_at = self._frame, self._requested_at
         if parts.queue.seam == "inpaint":
             prefix = parts.queue.prefix(parts.load.num_delayed, requested_at)
             prefix = prefix if len(prefix) else None
@@ -50,7 +56,7 @@ class LiveChunks:
             epoch=self._epoch,
             frame=frame,
             requested_at=requested_at,
-            state=state,
+            state=self._state,
             prefix=prefix,
             noise=noise_of_frame(parts.contract, self._seed, frame, attempt),
             attempt=attempt,
@@ -61,8 +67,7 @@ class LiveChunks:
     def ask_anew(self) -> None:
         """Ask again for the chunk that is under way, if there is one."""
         if self._pending is not None:
-            task = self._pending
-            self.ask(task.frame, task.requested_at, task.state, task.attempt)
+            self.ask(self._pending.attempt if self._pending.frame == self._frame else 0)
 
     def join(self, made: ChunkMade, *, is_held: bool) -> ChunkVerdict | None:
         """Put a chunk in force if it is plausible and still of use; return why it is not."""
@@ -97,7 +102,12 @@ class LiveChunks:
         self._settle(event.task)
         return self._parts.gate.lost(event.reason)
 
-    def ask_again(self, task: Infer, state: NDArray[np.float64]) -> None:
+    def ask_again(self, task: Infer) -> None:
         """Ask once more for a chunk that was not to be used, if memory is where it was."""
-        if not task.attempt and task.frame == self.newest_frame:
-            self.ask(task.frame, task.requested_at, state, attempt=1)
+        if not task.attempt and task.frame == self._frame and self._pending is None:
+            self.ask(attempt=1)
+
+    def _settle(self, task: Infer) -> None:
+        """Hear what became of a chunk; a newer one may be under way already."""
+        if self._pending is task:
+            self._pending = None

@@ -1,10 +1,11 @@
 """What happened in an episode that keeps time: counts, waits and seams."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memorywam_robot.live.chunks import Seam
 from memorywam_robot.live.grid_rules import GridCounts
+from memorywam_robot.live.instruction_changes import InstructionChange
 
 __all__ = ["LiveCounts"]
 
@@ -48,6 +49,8 @@ class LiveCounts:
     """Why it held, warned or stopped, in order."""
     reacted_ms: list[float] = field(default_factory=list)
     """When, after the gate opened."""
+    instructions: list[InstructionChange] = field(default_factory=list)
+    """Other ones than the first."""
 
     def report(self) -> dict[str, Any]:
         """Return it for machines."""
@@ -59,6 +62,7 @@ class LiveCounts:
         )  # fmt: skip
         grid = self.grid
         return {name: getattr(self, name) for name in names} | {
+            "instructions": [asdict(change) for change in self.instructions],
             "memory_quality": grid.memory_quality,
             "slots_real": grid.real,
             "slots_filled": grid.filled,

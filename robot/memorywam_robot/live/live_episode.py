@@ -5,8 +5,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from memorywam_robot.live.early_sight import EarlySight
 from memorywam_robot.live.grid_rules import CommitGroup, Decision, Hold, Resume, Stop
 from memorywam_robot.live.group_observations import observations_of_group
+from memorywam_robot.live.instruction_changes import InstructionChange
 from memorywam_robot.live.live_chunks import LiveChunks
 from memorywam_robot.live.live_counts import LiveCounts
 from memorywam_robot.live.live_eyes import offer_frames
@@ -54,6 +56,7 @@ class LiveEpisode:
         """Why it ended early; empty if it did not."""
         contract = parts.contract
         self._steps = LiveSteps(parts, self.counts, start.num_steps)
+        self._stride = round(parts.grid.shape.period_ns / self._steps.step_ns)
         self._tick_ns = round(1e9 / parts.rules.tick_hz)
         self._state = np.zeros(contract.actions.state_dim)
         self._target = np.zeros(contract.actions.action_dim)
@@ -63,7 +66,7 @@ class LiveEpisode:
         self._now_ns = now_ns
         self._obstacle = "not looked at yet"
         self._has_finished = False
-        self._held_since_ns = self._instruction_id = 0
+        self._held_since_ns = 0
         self._num_limited_before = parts.body.num_limited
         self._begin(parts.grid.reset(0, now_ns), start.instruction)
 
@@ -71,6 +74,11 @@ class LiveEpisode:
     def executed(self) -> list[NDArray[np.float64]]:
         """What was sent as each step [action_dim], within all limits."""
         return self._steps.executed
+
+    @property
+    def num_executed(self) -> int:
+        """Return environment steps that are over."""
+        return len(self._steps.executed)
 
     @property
     def obstacle(self) -> str:
@@ -86,22 +94,19 @@ class LiveEpisode:
         self._states.put(parts.body.state(self._state), self._state)
         if self.phase == "running":
             self._take_steps()
-        offer_frames(
-            parts,
-            self.counts,
-            self._sight,
-            epoch=self._epoch,
-            gate_ns=self._gate_ns,
-            now_ns=now_ns,
-        )
+        epoch, gate_ns = self._epoch, self._gate_ns
+        offer_frames(parts, self.counts, self._sight, epoch=epoch, gate_ns=gate_ns, now_ns=now_ns)
         self._watch_cameras()
         for event in parts.worker.events():
             self._hear(event)
         if self.phase == "gate":
             self._try_gate()
         for decision in parts.grid.poll(now_ns):
-            if self.phase != "ended":  # what comes after `Finish` memory must not take
+            # What comes after `Finish`, or is of an old epoch, memory must not take.
+            if self.phase != "ended" and decision.epoch == self._epoch:
                 self._decide(decision)
+        if self.phase == "running" and parts.rules.is_eager:
+            self._early.look()
         self._watch_arms()
         if self.has_ended:
             return False
@@ -117,9 +122,8 @@ class LiveEpisode:
         """Change the instruction, between two ticks.
 
         Without `keep_memory` the episode begins anew: memory is emptied, the gate shuts, nothing
-        that was under way counts, and steps are counted from 0. With it the frames that were
+        that was under way counts, and there are as many steps again. With it the frames that were
         encoded with the old text stay, as no model was trained to, and the chunk in force goes on.
-        Recordings hold one instruction: do neither while recording.
 
         Args:
             text: One that the bundle holds; if it does not, the episode is aborted.
@@ -130,16 +134,16 @@ class LiveEpisode:
         """
         if self.has_ended:
             raise InputError("the episode has ended; expected one that goes on: start another")
-        self._instruction_id += 1
-        grid = self.parts.grid
-        grid.set_instruction(self._instruction_id, self._now_ns, "keep" if keep_memory else "reset")
+        changes, grid, step = self.counts.instructions, self.parts.grid, self.num_executed
+        changes.append(InstructionChange(step=step, instruction=text, keep_memory=keep_memory))
+        grid.set_instruction(len(changes), self._now_ns, "keep" if keep_memory else "reset")
         if not keep_memory:
-            self._begin(grid.epoch, text)
+            self._begin(grid.epoch, text, begun_after=step)
             return
-        self.parts.worker.put(Instruct(epoch=self._epoch, instruction=text))
+        self.parts.worker.put(Instruct(epoch=self._epoch, instruction=text, step=step))
         self._chunks.ask_anew()
 
-    def _begin(self, epoch: int, instruction: str) -> None:
+    def _begin(self, epoch: int, instruction: str, begun_after: int | None = None) -> None:
         """Begin with empty memory and the gate shut, the arms where they are sent."""
         parts, start = self.parts, self.start
         self.phase = "gate"
@@ -147,6 +151,7 @@ class LiveEpisode:
         self._begun_ns = self._gate_ns = self._now_ns
         self._has_begun = self._is_held = self._is_blind = False
         self._chunks = LiveChunks(parts, self.counts, start.seed, epoch)
+        self._early = EarlySight(parts, self._states, self._stride, epoch)
         parts.gate.reset()
         parts.body.state(self._state)
         self._steps.begin()
@@ -158,6 +163,7 @@ class LiveEpisode:
                 instruction=instruction,
                 seed=start.seed,
                 max_steps=start.num_steps,
+                begun_after=begun_after,
             )
         )
 
@@ -197,7 +203,7 @@ class LiveEpisode:
             return
         self._note(f"{verdict.verdict}: {verdict.reason}")
         if not self._is_held:
-            self._chunks.ask_again(event.task, event.task.state)
+            self._chunks.ask_again(event.task)
 
     def _try_gate(self) -> None:
         """Open the gate if nothing is in the way; give up if that lasts."""
@@ -234,8 +240,7 @@ class LiveEpisode:
     def _remember(self, group: CommitGroup) -> None:
         """Leave a frame to the worker, and ask for the chunk after it."""
         parts = self.parts
-        stride = round(parts.grid.shape.period_ns / self._steps.step_ns)
-        observed = observations_of_group(group, self._states, stride)
+        observed = observations_of_group(group, self._states, self._stride)
         observations = [observation for observation, _ in observed]
         for observation, captured_ns in observed:
             for listener in parts.listeners:
@@ -247,20 +252,21 @@ class LiveEpisode:
                 epoch=group.epoch,
                 frame=group.frame,
                 observations=tuple(observations),
+                num_seen=self._early.num_given(group.frame),
                 executed=executed,
             )
         )
-        self._chunks.newest_frame = group.frame
+        # Its first action belongs to the step that begins with the last slot, whatever filled that.
+        requested_at = min(observations[-1].step, parts.queue.num_taken)
+        slot_ns = self._gate_ns + group.slots[-1] * parts.grid.shape.period_ns
+        self._chunks.complete(group.frame, requested_at, self._states.at(slot_ns))
         is_last = observations[-1].step >= self.start.num_steps  # nothing acts on what is seen last
         if is_last or group.frame % (parts.load.num_executed // parts.load.steps_per_frame):
             return
         if self._is_held or parts.grid.is_behind:
             self.counts.chunks_not_asked += 1
             return
-        # Its first action belongs to the step that begins with the last slot, whatever filled that.
-        requested_at = min(observations[-1].step, parts.queue.num_taken)
-        slot_ns = self._gate_ns + group.slots[-1] * parts.grid.shape.period_ns
-        self._chunks.ask(group.frame, requested_at, self._states.at(slot_ns))
+        self._chunks.ask()
 
     def _take_steps(self) -> None:
         """Take the action of the environment step that has begun."""
@@ -274,10 +280,8 @@ class LiveEpisode:
         """Send the target of this tick: a command is a heartbeat, so there is always one."""
         share = 1.0
         if self.phase == "running" and self.parts.rules.is_linear:
-            share = (
-                (self._now_ns - self._gate_ns) % self._steps.step_ns + self._tick_ns
-            ) / self._steps.step_ns
-        self.parts.queue.target(min(1.0, share), self._target)
+            share = self._steps.share(self._now_ns, self._tick_ns)
+        self.parts.queue.target(share, self._target)
         self.parts.body.command(self._target, ramp_ns=self._tick_ns)
 
     def abort(self, reason: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.live.live_result import LiveResult
-from memorywam_robot.live.tasks import Begin, Infer, Remember
+from memorywam_robot.live.tasks import Begin, Infer, Instruct, Remember
 from memorywam_robot.loop import EpisodeStart
 from memorywam_robot.recorder import Recorder
 from memorywam_runtime.observation import Observation
@@ -21,7 +21,10 @@ class LiveRecorder:
         self._is_open = False
 
     def on_begin(self, task: Begin) -> None:
-        """Open the file of an episode: memory is empty."""
+        """Open the file of an episode, or go on in it: memory is empty."""
+        if self._is_open and task.begun_after is not None:
+            self.recorder.on_instruction(task.begun_after, task.instruction, keep_memory=False)
+            return
         start = EpisodeStart(seed=task.seed, instruction=task.instruction, num_steps=task.max_steps)
         self.recorder.on_episode_start(start)
         self._is_open = True
@@ -37,6 +40,15 @@ class LiveRecorder:
     def on_chunk(self, task: Infer, chunk: NDArray[np.float64]) -> None:
         """Pass on a chunk."""
         self.recorder.on_made(task.frame, task.state, chunk, task.prefix, task.attempt)
+
+    def on_given_up(self, task: Infer) -> None:
+        """Pass on the state of a chunk that was begun only: memory keeps it until the next."""
+        if self._is_open:
+            self.recorder.on_given_up(task.frame, task.state, task.prefix, task.attempt)
+
+    def on_instruct(self, task: Instruct) -> None:
+        """Pass on another instruction."""
+        self.recorder.on_instruction(task.step, task.instruction, keep_memory=True)
 
     def on_step(self, step: int, action: NDArray[np.floating]) -> None:
         """Pass on an action."""

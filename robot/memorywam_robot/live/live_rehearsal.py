@@ -46,13 +46,13 @@ def rehearse_live(
     Raises:
         InputError: images that do not fit the contract.
     """
-    until_s = time.monotonic() + _SETTLE_S
-    cameras = _seen(robot)
-    while any(state != "ok" for state in cameras.values()) and time.monotonic() < until_s:
-        time.sleep(_LOOK_S)
-        cameras = _seen(robot)
     shape = grid_shape_from_contract(policy.contract)
-    cameras |= slow_cameras(shape, running_rates(robot.cameras, needed_hz(shape)))
+    slow = slow_cameras(shape, running_rates(robot.cameras, needed_hz(shape)))
+    until_s = time.monotonic() + _SETTLE_S
+    cameras = _seen(robot) | slow
+    while set(cameras.values()) - {"ok", *slow.values()} and time.monotonic() < until_s:
+        time.sleep(_LOOK_S)
+        cameras = _seen(robot) | slow
     state = np.zeros(policy.contract.actions.state_dim)
     robot.body.state(state)
     apart = None

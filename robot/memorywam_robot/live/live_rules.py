@@ -22,6 +22,8 @@ class LiveRules:
     """How a chunk joins the one before."""
     num_blended: int = 4
     """Steps over which `blend` mixes; from 3 to 5 in LeRobot's aggregations."""
+    is_eager: bool = True
+    """Encode each image of a frame as it comes, and not all of them with the last."""
     is_linear: bool = True
     """Go to each action in a straight line over its step; else at once, as fast as limits let it.
     """

@@ -17,6 +17,11 @@ from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
 from memorywam_robot.live.frame_grid import FrameGrid
 from memorywam_robot.live.grid_rules import GridRules, grid_shape_from_contract
+from memorywam_robot.live.instruction_changes import (
+    Changes,
+    InstructionChange,
+    check_changes,
+)
 from memorywam_robot.live.live_episode import LiveEpisode
 from memorywam_robot.live.live_parts import Listener, Parts
 from memorywam_robot.live.live_result import LiveResult, result_of
@@ -26,7 +31,7 @@ from memorywam_robot.live.load import Load
 from memorywam_robot.live.tellers import Teller, hooks_of
 from memorywam_robot.live.worker import Worker, WorkerThread
 from memorywam_robot.loop import EpisodeStart
-from memorywam_runtime.errors import DeviceError
+from memorywam_runtime.errors import DeviceError, InputError
 from memorywam_runtime.policy import Policy
 
 __all__ = ["LiveRun", "Timekeeping"]
@@ -88,9 +93,7 @@ class LiveRun:
         self._tellers = tellers
         self._listeners = [*listeners, *tellers]
         self._grid = FrameGrid(grid_shape_from_contract(policy.contract), grid_rules)
-        check_rates(
-            self._grid.shape, running_rates(robot.cameras, self._grid.rules.camera_hz)
-        )
+        check_rates(self._grid.shape, running_rates(robot.cameras, self._grid.rules.camera_hz))
         self._thread = WorkerThread(Worker(policy, **hooks_of(tellers)))
         self._clock = TickClock(round(1e9 / self.rules.tick_hz))
         self._interrupts = 0
@@ -118,15 +121,22 @@ class LiveRun:
         seeds: Sequence[int],
         *,
         instruction: str | None = None,
+        changes: Sequence[InstructionChange] = (),
         told: Callable[[int], None] = lambda _: None,
     ) -> list[LiveResult]:
         """Run one episode a seed; an interrupt ends the one under way, with the arms held.
 
         The one in which the worker's thread dies is the last.
 
+        Args:
+            seeds: Of the robot's episodes and of the policy's noise.
+            instruction: Another one than the robot's job has.
+            changes: Other instructions on the way of each, in their order.
+            told: Called with the number of episodes done.
+
         Raises:
             DeviceError: the robot does not start, or the worker hangs, or died before.
-            InputError: the robot and the policy do not fit.
+            InputError: the robot and the policy do not fit, or a change after an episode's end.
         """
         if ending := self._thread.ending:
             raise DeviceError(
@@ -138,7 +148,7 @@ class LiveRun:
                 told(done)
                 if self._interrupts:
                     break
-                results.append(self._episode(seed, instruction))
+                results.append(self._episode(seed, instruction, changes))
                 if self._thread.ending:
                     break
         return results
@@ -147,8 +157,15 @@ class LiveRun:
         """End the worker's thread, if it does not hang."""
         self._thread.close()
 
-    def _episode(self, seed: int, instruction: str | None) -> LiveResult:
-        job = self.robot.start(seed)
+    def _episode(
+        self, seed: int, instruction: str | None, changes: Sequence[InstructionChange]
+    ) -> LiveResult:
+        job, coming = self.robot.start(seed), Changes(changes)
+        try:
+            check_changes(changes, job.num_steps)
+        except InputError:
+            self.robot.body.stop("an instruction after the episode's end")
+            raise
         start = EpisodeStart(
             seed=seed, instruction=instruction or job.instruction, num_steps=job.num_steps
         )
@@ -161,6 +178,8 @@ class LiveRun:
                     episode.abort("interrupted")
                 elif ending := self._thread.ending:
                     episode.lose_worker(ending)
+                else:
+                    coming.make(episode)
         except BaseException as error:
             # Without commands the arms would brake too, but only when they are overdue.
             episode.abort(f"the loop failed: {type(error).__name__}")

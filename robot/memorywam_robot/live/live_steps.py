@@ -35,6 +35,10 @@ class LiveSteps:
         """Let the first step begin now."""
         self._gate_ns = gate_ns
 
+    def share(self, now_ns: int, tick_ns: int) -> float:
+        """Return how much of the step under way is over at the end of this tick; 1 at most."""
+        return min(1.0, ((now_ns - self._gate_ns) % self.step_ns + tick_ns) / self.step_ns)
+
     def forgive(self) -> None:
         """Count steps without a new action afresh: a hold is over."""
         self._num_bridged_in_row = 0

@@ -21,6 +21,7 @@ __all__ = [
     "Infer",
     "Instruct",
     "Remember",
+    "See",
     "Task",
 ]
 
@@ -33,6 +34,16 @@ class Begin:
     instruction: str
     seed: int
     max_steps: int
+    begun_after: int | None = None
+    """Steps of an episode that another instruction lets begin anew; None where a new one begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class See:
+    """Encode an observation of the next frame that is not its last."""
+
+    epoch: int
+    observation: Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +53,8 @@ class Remember:
     epoch: int
     frame: int
     observations: tuple[Observation, ...]
+    num_seen: int = 0
+    """The first of these, which were seen before."""
     executed: NDArray[np.float64] | None = None
     """[horizon, action_dim] since the frame before, where the contract keeps them."""
 
@@ -70,6 +83,8 @@ class Instruct:
 
     epoch: int
     instruction: str
+    step: int = 0
+    """Of the episode's, all told, that were over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,7 +94,7 @@ class Finish:
     epoch: int
 
 
-Task = Begin | Remember | Infer | Instruct | Finish
+Task = Begin | See | Remember | Infer | Instruct | Finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.live.live_result import LiveResult
-from memorywam_robot.live.tasks import Begin, Infer, Remember
+from memorywam_robot.live.tasks import Begin, Infer, Instruct, Remember
 from memorywam_robot.loop import EpisodeStart
 from memorywam_robot.viewer.view import View
 from memorywam_runtime.observation import Observation
@@ -32,6 +32,14 @@ class Teller(Protocol):
 
     def on_chunk(self, task: Infer, chunk: NDArray[np.float64]) -> None:
         """Hear of a chunk that is ready."""
+        ...
+
+    def on_given_up(self, task: Infer) -> None:
+        """Hear of a chunk that was begun and will never be ready."""
+        ...
+
+    def on_instruct(self, task: Instruct) -> None:
+        """Hear of another instruction that is in force, memory as it was."""
         ...
 
     def on_step(self, step: int, action: NDArray[np.floating]) -> None:
@@ -66,6 +74,13 @@ class LiveViewer:
     def on_chunk(self, task: Infer, chunk: NDArray[np.float64]) -> None:
         """Show it."""
         self._view.on_chunk(task.state, chunk)
+
+    def on_given_up(self, task: Infer) -> None:
+        """Show nothing: there is nothing to see."""
+
+    def on_instruct(self, task: Instruct) -> None:
+        """Show it."""
+        self._view.on_status({"instruction": task.instruction, "after_step": task.step})
 
     def on_step(self, step: int, action: NDArray[np.floating]) -> None:
         """Show it."""
@@ -102,4 +117,18 @@ def hooks_of(tellers: Sequence[Teller]) -> dict[str, Any]:
         for one in tellers:
             one.on_chunk(task, chunk)
 
-    return {"on_begin": on_begin, "on_frame": on_frame, "on_chunk": on_chunk}
+    def on_given_up(task: Infer) -> None:
+        for one in tellers:
+            one.on_given_up(task)
+
+    def on_instruct(task: Instruct) -> None:
+        for one in tellers:
+            one.on_instruct(task)
+
+    return {
+        "on_begin": on_begin,
+        "on_frame": on_frame,
+        "on_chunk": on_chunk,
+        "on_given_up": on_given_up,
+        "on_instruct": on_instruct,
+    }

@@ -15,6 +15,11 @@ from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
 from memorywam_robot.live.frame_grid import FrameGrid
 from memorywam_robot.live.grid_rules import GridRules, grid_shape_from_contract
+from memorywam_robot.live.instruction_changes import (
+    Changes,
+    InstructionChange,
+    check_changes,
+)
 from memorywam_robot.live.live_episode import LiveEpisode
 from memorywam_robot.live.live_parts import Listener, Parts
 from memorywam_robot.live.live_result import LiveResult, result_of
@@ -122,6 +127,7 @@ class VirtualRun:
         instruction: str | None = None,
         num_steps: int | None = None,
         listeners: Sequence[Listener] = (),
+        changes: Sequence[InstructionChange] = (),
     ) -> LiveResult:
         """Run an episode to its end.
 
@@ -130,6 +136,10 @@ class VirtualRun:
             instruction: Another one than the task's.
             num_steps: Another length than the task's.
             listeners: Told of observations and steps.
+            changes: Other instructions on its way, in their order.
+
+        Raises:
+            InputError: a change after the episode's end.
         """
         world = self.world
         world.restart(seed)
@@ -137,6 +147,7 @@ class VirtualRun:
         start = EpisodeStart(
             seed=seed, instruction=text, num_steps=num_steps or world.script.num_steps
         )
+        check_changes(changes, start.num_steps)
         worker = Worker(self._policy, now_ns=lambda: self._now_ns, **hooks_of(self._tellers))
         virtual = VirtualWorker(worker, self._latency)
         self._gate_ns = None
@@ -150,7 +161,7 @@ class VirtualRun:
         episode = LiveEpisode(
             self._parts(virtual, [*listeners, *self._tellers]), start, self._now_ns
         )
-        going = True
+        going, coming = True, Changes(changes)
         while going:
             self._now_ns += self._period_ns
             self.arm.move(self._now_ns)
@@ -158,6 +169,8 @@ class VirtualRun:
                 camera.advance(self._now_ns)
             virtual.advance(self._now_ns)
             going = episode.tick(self._now_ns)
+            if going:
+                coming.make(episode)
             self.arm.guard(self._now_ns)
         done_ns = self._now_ns
         while not episode.has_finished():

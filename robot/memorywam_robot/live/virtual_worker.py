@@ -17,10 +17,13 @@ class Latency:
     """One frame into memory."""
     step_ms: float
     """One denoising step."""
+    see_ms: float = 0.0
+    """One image of a frame that is not its last; 0 where it is told in `remember_ms`."""
 
     def unit_ns(self, unit: str) -> int:
         """Return the time of one turn of a worker."""
-        return round({"remember": self.remember_ms, "step": self.step_ms}.get(unit, 0.0) * 1e6)
+        costs = {"see": self.see_ms, "remember": self.remember_ms, "step": self.step_ms}
+        return round(costs.get(unit, 0.0) * 1e6)
 
 
 class VirtualWorker:

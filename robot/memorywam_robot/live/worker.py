@@ -23,6 +23,7 @@ from memorywam_robot.live.tasks import (
     Infer,
     Instruct,
     Remember,
+    See,
     Task,
 )
 from memorywam_runtime.errors import MemorywamError
@@ -30,11 +31,12 @@ from memorywam_runtime.observation import Observation
 
 __all__ = ["ActingPolicy", "Unit", "Worker", "WorkerThread"]
 
-Unit = Literal["begin", "remember", "prepare", "step", "instruct", "finish"]
-"""What one turn does: a reset, a frame, a chunk's inputs, one denoising step, another instruction,
-the end."""
+Unit = Literal["begin", "see", "remember", "prepare", "step", "instruct", "finish"]
+"""What one turn does: a reset, an image that is not its frame's last, a frame, a chunk's inputs,
+one denoising step, another instruction, the end."""
 _UNITS: dict[type[Task], Unit] = {
     Begin: "begin",
+    See: "see",
     Remember: "remember",
     Infer: "prepare",
     Instruct: "instruct",
@@ -68,6 +70,14 @@ class ActingPolicy(Protocol):
 
     def reset(self, instruction: str, *, seed: int = 0, max_steps: int | None = None) -> None:
         """Start an episode."""
+        ...
+
+    def see(self, observation: Observation) -> None:
+        """Take an observation of the next frame that is not its last."""
+        ...
+
+    def forget_seen(self) -> None:
+        """Drop what was seen of an incomplete frame."""
         ...
 
     def remember(
@@ -107,6 +117,8 @@ class Worker:
         on_begin: Callable[[Begin], None] = lambda task: None,
         on_frame: Callable[[Remember, int], None] = lambda task, frame: None,
         on_chunk: Callable[[Infer, NDArray[np.float64]], None] = lambda task, chunk: None,
+        on_given_up: Callable[[Infer], None] = lambda task: None,
+        on_instruct: Callable[[Instruct], None] = lambda task: None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Take over a policy.
@@ -116,10 +128,14 @@ class Worker:
             on_begin: Told, in the worker's thread, that memory is empty.
             on_frame: Told of a frame that memory took.
             on_chunk: Told of a chunk that is ready.
+            on_given_up: Told of a chunk that was begun and will never be ready: its joint state is
+                in force all the same.
+            on_instruct: Told of another instruction that is in force, memory as it was.
             now_ns: What times are measured by.
         """
         self._policy, self._now_ns = policy, now_ns
         self._on_begin, self._on_frame, self._on_chunk = on_begin, on_frame, on_chunk
+        self._on_instruct, self._on_given_up = on_instruct, on_given_up
         self._epoch = 0
         self._has_failed = False
         self._given: deque[tuple[Task, int]] = deque()
@@ -200,12 +216,15 @@ class Worker:
         """Give up the chunk under way, if there is one, for what comes in its place; tell of it."""
         if self._acting is not None:
             self._events.append(ChunkReplaced(task=self._acting[0]))
+            self._on_given_up(self._acting[0])
         self._give_up()
 
     def _fail(self, epoch: int, reason: str) -> None:
         # Told first: giving up a chunk may fail in its turn.
         self._events.append(Failed(epoch=epoch, reason=reason))
         self._has_failed = True  # until the next episode begins, whatever its number
+        if self._acting is not None:
+            self._on_given_up(self._acting[0])
         self._forget(epoch)
 
     def _do(self) -> None:
@@ -219,14 +238,18 @@ class Worker:
         elif isinstance(task, Instruct):
             self._replace()
             self._policy.set_instruction(task.instruction, keep_memory=True)
+            self._on_instruct(task)
+        elif isinstance(task, See):
+            self._policy.see(task.observation)
         elif isinstance(task, Finish):
+            self._policy.forget_seen()
             self._events.append(Finished(epoch=task.epoch))
         elif isinstance(task, Infer):
             self._replace()
             acting = self._policy.begin_act(task.state, task.noise, prefix=task.prefix)
             self._acting = task, acting, begun_ns
         else:
-            frame = self._policy.remember(task.observations, task.executed)
+            frame = self._policy.remember(task.observations[task.num_seen :], task.executed)
             self._on_frame(task, frame)
             told = FrameRemembered(
                 epoch=task.epoch,
@@ -236,18 +259,22 @@ class Worker:
             )
             self._events.append(told)
 
+    def _lose(self, task: Infer, reason: str) -> None:
+        self._acting = None
+        self._on_given_up(task)
+        self._events.append(ChunkLost(task=task, reason=reason))
+
     def _step(self) -> None:
         assert self._acting is not None
         task, acting, begun_ns = self._acting
         if acting.is_stale:
-            self._acting = None
-            self._events.append(ChunkLost(task=task, reason="memory outgrew it while it was made"))
+            self._lose(task, "memory outgrew it while it was made")
         elif acting.advance():
             self._acting = None
             try:
                 chunk = acting.chunk()
             except MemorywamError as error:
-                self._events.append(ChunkLost(task=task, reason=str(error)))
+                self._lose(task, str(error))
                 return
             took_ms = (self._now_ns() - begun_ns) / 1e6
             self._on_chunk(task, chunk)

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from memorywam_runtime.errors import BundleError, InputError
-from memorywam_runtime.files import inside
+from memorywam_runtime.files import inside, read_file
+from memorywam_runtime.recordings.recording_rate import checked_rate
 
 __all__ = ["DATA_FILE", "INFO_FILE", "VIDEO_FILE", "DatasetInfo", "dataset_file", "info_from_json"]
 
@@ -16,7 +17,6 @@ VIDEO_FILE = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 """The layout of version 3; a dataset that claims another is refused, never followed."""
 
 _MAX_INFO_BYTES = 1 << 24
-"""More is not read, and so is not JSON."""
 _CAMERA_PREFIXES = ("observation.images.", "observation.")
 
 
@@ -71,8 +71,7 @@ def info_from_json(root: Path) -> DatasetInfo:
     """
     file = root / INFO_FILE
     try:
-        with file.open("rb") as stream:
-            info = msgspec.json.decode(stream.read(_MAX_INFO_BYTES), type=DatasetInfo)
+        info = msgspec.json.decode(read_file(file, _MAX_INFO_BYTES), type=DatasetInfo)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file}: {error}; expected a LeRobot dataset of version 3") from error
     if not info.codebase_version.startswith("v3."):
@@ -85,8 +84,7 @@ def info_from_json(root: Path) -> DatasetInfo:
             f"{root}: found data in {info.data_path} and videos in {info.video_path}; expected "
             f"the layout of version 3, {DATA_FILE} and {VIDEO_FILE}"
         )
-    if not 0 < info.fps < float("inf"):
-        raise InputError(f"{root}: found {info.fps} frames a second; expected more than 0")
+    checked_rate(file, info.fps, f"{info.fps} frames a second")
     if missing := [name for name in ("observation.state", "action") if name not in info.features]:
         raise InputError(f"{root} has no feature '{missing[0]}'; it has {sorted(info.features)}")
     names = list(info.cameras.values())

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.errors import BundleError, InputError
-from memorywam_runtime.files import inside
+from memorywam_runtime.files import inside, read_file
 from memorywam_runtime.images import image_from_bytes
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.recording import Event, Header, Observed, Recording, Sent
+from memorywam_runtime.recordings.recording_rate import checked_rate
 
 __all__ = ["FOLDER_FILE", "FolderFile", "read_folder"]
 
@@ -20,6 +21,10 @@ FOLDER_FILE = "recording.json"
 """What makes a folder a recording."""
 
 _MAX_NUMBERS_BYTES = 1 << 30
+_MAX_NUMBERS = _MAX_NUMBERS_BYTES // 8
+_MAX_CSV_BYTES = 1 << 26
+"""Less, since lines of text take many times their bytes."""
+_NPY = b"\x93NUMPY"
 _MAX_JSON_BYTES = 1 << 20
 _MAX_IMAGE_BYTES = 1 << 28
 
@@ -100,10 +105,7 @@ def _about(path: Path) -> FolderFile:
             f"{path / FOLDER_FILE}: {error}; expected instruction and control_hz, and if you like "
             "robot and action_names"
         ) from error
-    if not (np.isfinite(found.control_hz) and found.control_hz > 0):
-        raise InputError(
-            f"{path / FOLDER_FILE}: found control_hz {found.control_hz}; expected steps a second"
-        )
+    checked_rate(path / FOLDER_FILE, found.control_hz, f"control_hz {found.control_hz}")
     return found
 
 
@@ -114,10 +116,11 @@ def _numbers(path: Path, name: str) -> NDArray[np.float64]:
     if len(there) != 1:
         found = "both" if there else "neither"
         raise InputError(f"{path}: found {found} of {name}.npy and {name}.csv; expected one")
-    (file,) = there
+    file = _checked(path, there[0])
     size = file.stat().st_size
-    if size > _MAX_NUMBERS_BYTES:
-        raise InputError(f"{file}: found {size:,} bytes; expected at most {_MAX_NUMBERS_BYTES:,}")
+    most = _MAX_NUMBERS_BYTES if file.suffix == ".npy" else _MAX_CSV_BYTES
+    if size > most:
+        raise InputError(f"{file}: found {size:,} bytes; expected at most {most:,}")
     try:
         values = np.asarray(_parsed(file), np.float64)
     # numpy reads the header as Python's tokenizer does, and stumbles over as many things.
@@ -134,8 +137,15 @@ def _numbers(path: Path, name: str) -> NDArray[np.float64]:
 def _parsed(file: Path) -> NDArray[Any]:
     """Return what a file holds; of a CSV the first line may be names."""
     if file.suffix == ".npy":
+        # What begins otherwise, numpy takes for an archive or a pickle.
+        with file.open("rb") as stream:
+            if stream.read(len(_NPY)) != _NPY:
+                raise ValueError("it does not begin as .npy files do")
         # Mapped first: that compares what the header claims with what the file has.
-        return np.array(np.load(file, mmap_mode="r", allow_pickle=False))
+        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        if mapped.size > _MAX_NUMBERS:
+            raise ValueError(f"{mapped.size:,} numbers; expected at most {_MAX_NUMBERS:,}")
+        return np.array(mapped)
     lines = file.read_text("utf-8").splitlines()
     rows = [line.split(",") for line in lines if line.strip()]
     if rows and not _is_number(rows[0][0]):
@@ -205,9 +215,6 @@ def _image(file: Path) -> NDArray[np.uint8]:
 def _content(file: Path, most: int) -> bytes:
     """Return a file's bytes, if there are not too many."""
     try:
-        size = file.stat().st_size
-        if size <= most:
-            return file.read_bytes()
+        return read_file(file, most)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
-    raise InputError(f"{file}: found {size:,} bytes; expected at most {most:,}")

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.errors import InputError, MissingPartError
+from memorywam_runtime.files import read_file
 from memorywam_runtime.images import image_from_bytes
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.recording import Event, Header, Observed, Recording, Sent
+from memorywam_runtime.recordings.recording_rate import checked_rate
 
 try:
     import h5py
@@ -33,6 +35,8 @@ _NEWER_PARTS = ("left_arm_joint_states", "left_ee_joint_states",
                 "right_arm_joint_states", "right_ee_joint_states")  # fmt: skip
 _MAX_STEPS = 1 << 20
 _MAX_JOINTS = 1 << 10
+_MAX_NUMBERS = 1 << 24
+"""Of one array; what was never written takes no room in a file."""
 _MAX_CAMERAS = 16
 _MAX_IMAGE_BYTES = 1 << 26
 _MAX_CHUNK_BYTES = 1 << 28
@@ -84,7 +88,7 @@ def read_hdf5(path: Path, *, control_hz: float | None = None) -> Recording:
     """
     with _opened(path) as file:
         found = _newer(path, file) if _has(file, "vision") else _older(path, file)
-    rate_hz = found.control_hz or control_hz or CONTROL_HZ
+    rate_hz = checked_rate(path, found.control_hz or control_hz or CONTROL_HZ)
     period_ns = round(1e9 / rate_hz)
 
     def events() -> Iterator[Event]:
@@ -151,9 +155,7 @@ def _newer(path: Path, file: Any) -> _Episode:  # noqa: ANN401
         raise InputError(f"{path}: found states and actions of several lengths; expected one each")
     rate_hz = None
     if _has(file, "additional_info") and _has(_group(path, file, "additional_info"), "frequency"):
-        rate_hz = float(_scalar(path, file, "additional_info/frequency", "iuf"))
-        if not 0 < rate_hz < float("inf"):
-            raise InputError(f"{path}: found {rate_hz} steps a second; expected more than 0")
+        rate_hz = checked_rate(path, float(_scalar(path, file, "additional_info/frequency", "iuf")))
     text = _scalar(path, file, "instructions", "OS") if _has(file, "instructions") else b"[]"
     wordings = _decoded(path, text.encode() if isinstance(text, str) else bytes(text), list[str])
     return _Episode(
@@ -243,6 +245,11 @@ def _numbers(path: Path, file: Any, place: str) -> NDArray[np.float64]:  # noqa:
             f"{path}: found the shape {list(found.shape)} at {place}; expected [steps, joints], at "
             f"most {_MAX_STEPS:,} and {_MAX_JOINTS:,}"
         )
+    if shape[0] * shape[1] > _MAX_NUMBERS:
+        raise InputError(
+            f"{path}: found {shape[0] * shape[1]:,} numbers at {place}; expected at most "
+            f"{_MAX_NUMBERS:,}"
+        )
     values = np.asarray(found[()], np.float64).reshape(shape)
     if not np.isfinite(values).all():
         raise InputError(f"{path}: found NaN or infinity at {place}; expected finite numbers")
@@ -304,9 +311,7 @@ def _instruction_beside(path: Path) -> str:
     for folder in (path.absolute().parent.parent, path.absolute().parent):
         file = folder / "instructions" / f"{path.stem}.json"
         if file.is_file():
-            if file.stat().st_size > _MAX_JSON_BYTES:
-                raise InputError(f"{file}: expected at most {_MAX_JSON_BYTES:,} bytes")
-            found = _decoded(file, file.read_bytes(), _Instructions)
+            found = _decoded(file, read_file(file, _MAX_JSON_BYTES), _Instructions)
             return next(iter((*found.seen, *found.unseen)), "")
     return ""
 

@@ -1,6 +1,7 @@
 """Episodes of LeRobot datasets, version 3: parquet tables, and videos or embedded images."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ __all__ = ["count_episodes", "read_lerobot"]
 
 _BATCH_ROWS = 64
 _MAX_META_BYTES = 1 << 28
+_MAX_STEPS = 1 << 20
+_MAX_VALUES = 1 << 26
+"""Of one column in one group of rows; equal ones take next to no room in a file."""
+_MAX_PIECE_BYTES = 1 << 31
+"""Of the same, once it is unpacked."""
 
 _Row = dict[str, Any]
 
@@ -50,7 +56,9 @@ def read_lerobot(root: Path, *, episode: int = 0) -> Recording:
     """
     info = info_from_json(root)
     entry = _episode_entry(root, info, episode)
-    rows = list(_data_rows(root, entry, ["observation.state", "action", *_COUNTERS]))
+    found = _data_rows(root, entry, ["observation.state", "action", *_COUNTERS])
+    # One more than there should be tells as much as all of them.
+    rows = list(itertools.islice(found, min(entry["length"], _MAX_STEPS) + 1))
     _check_rows(root, entry, rows)
     states, actions = _vectors(root, rows, "observation.state"), _vectors(root, rows, "action")
     instruction = _instruction(root, rows)
@@ -107,6 +115,8 @@ def _episode_entry(root: Path, info: DatasetInfo, episode: int) -> _Row:
     )
 
 
+_MOST_S = 1e9
+"""Of a timestamp, seconds: more are not nanoseconds in 64 bits."""
 _VIDEO_COLUMNS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
@@ -127,6 +137,7 @@ def _data_rows(root: Path, entry: _Row, columns: Sequence[str]) -> Iterator[_Row
     )
     with _reading(file), pq.ParquetFile(file) as table:
         _check_columns(file, table.schema_arrow.names, columns)
+        _check_sizes(file, table.metadata, columns)
         for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
             for row in batch.to_pylist():
                 if row["episode_index"] == entry["episode_index"]:
@@ -152,12 +163,28 @@ def _check_columns(file: Path, found: Sequence[str], wanted: Sequence[str]) -> N
         raise InputError(f"{file} has no column {missing[0]!r}; it has {sorted(found)}")
 
 
+def _check_sizes(file: Path, metadata: Any, columns: Sequence[str]) -> None:  # noqa: ANN401
+    """Refuse a table that would take far more room in memory than in its file."""
+    for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
+        for piece in (group.column(index) for index in range(group.num_columns)):
+            if piece.path_in_schema.split(".list.")[0] not in columns:
+                continue
+            count, size = piece.num_values, piece.total_uncompressed_size
+            if not (0 <= count <= _MAX_VALUES and 0 <= size <= _MAX_PIECE_BYTES):
+                raise InputError(
+                    f"{file}: found {count:,} values of {size:,} bytes in "
+                    f"{piece.path_in_schema!r}; expected at most {_MAX_VALUES:,} of "
+                    f"{_MAX_PIECE_BYTES:,}"
+                )
+
+
 def _table(root: Path, file: Path, columns: Sequence[str]) -> list[_Row]:
     """Return the rows of a small table."""
     if file.stat().st_size > _MAX_META_BYTES:
         raise InputError(f"{file}: more than {_MAX_META_BYTES:,} bytes; {root} is no dataset")
     with _reading(file):
         _check_columns(file, pq.read_schema(file).names, columns)
+        _check_sizes(file, pq.read_metadata(file), columns)
         found: list[_Row] = pq.read_table(file, columns=list(columns)).to_pylist()
     return found
 
@@ -170,6 +197,18 @@ def _check_rows(root: Path, entry: _Row, rows: Sequence[_Row]) -> None:
             f"{root}: episode {number} has {len(rows)} rows of data; expected {length}, as "
             "meta/episodes says: the copy is incomplete"
         )
+    for index, row in enumerate(rows):
+        times, number_of_task = row["timestamp"], row["task_index"]
+        if not (isinstance(times, int | float) and abs(times) <= _MOST_S):
+            raise InputError(
+                f"{root}: episode {number} has timestamp {times!r} in its row {index}; expected "
+                "seconds"
+            )
+        if not isinstance(number_of_task, int):
+            raise InputError(
+                f"{root}: episode {number} has task_index {number_of_task!r} in its row {index}; "
+                "expected a number"
+            )
     counted = [row["frame_index"] for row in rows]
     if counted != list(range(length)):
         wrong = next(k for k, found in enumerate(counted) if found != k)
@@ -252,13 +291,18 @@ def _video_file(root: Path, entry: _Row, key: str) -> Path:
     )
 
 
+_CONTAINER = "mp4"
+
+
 def _video_frames(
     root: Path, info: DatasetInfo, entry: _Row, key: str, length: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the frame of each step: the one shown at the episode's start plus step / fps."""
     file, start_s = _video_file(root, entry, key), float(entry[f"videos/{key}/from_timestamp"])
     half_s, step = 0.5 / info.fps, 0
-    with _reading(file), av.open(str(file)) as container:
+    # A container of this one kind, from this very file: by default a playlist under the same name
+    # is one too, and whatever it names is fetched.
+    with _reading(file), file.open("rb") as raw, av.open(raw, "r", _CONTAINER) as container:
         stream = container.streams.video[0]
         if stream.width * stream.height > MAX_IMAGE_PIXELS or stream.time_base is None:
             raise InputError(f"{file}: a video of {stream.width} x {stream.height}; refused")
@@ -270,6 +314,8 @@ def _video_frames(
             if late_s > half_s:
                 break
             if late_s >= -half_s:
+                if frame.width * frame.height > MAX_IMAGE_PIXELS:
+                    raise InputError(f"{file}: a frame of {frame.width} x {frame.height}; refused")
                 yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 step += 1
     if step < length:

@@ -13,6 +13,7 @@ from memorywam_runtime.recording import (
     Acted,
     Ending,
     Event,
+    Instructed,
     Observed,
     Recording,
     Remembered,
@@ -24,6 +25,7 @@ from memorywam_runtime.recordings.recording_messages import (
     ChunkMessage,
     EndMessage,
     ImageMessage,
+    InstructionMessage,
     MemoryMessage,
     StartMessage,
     StateMessage,
@@ -105,8 +107,11 @@ class McapRecorder:
                     for action in (() if event.prefix is None else event.prefix)
                 ),
                 attempt=event.attempt,
+                is_given_up=not len(event.chunk),
             )
             self._add("/chunk", chunk, sequence, event.received_ns)
+        elif isinstance(event, Instructed):
+            self._write_instructed(sequence, event)
         else:
             action = ActionMessage(step=event.step, targets=vector_from_array(event.action))
             self._add("/action", action, sequence, event.received_ns)
@@ -167,6 +172,17 @@ class McapRecorder:
             memory_digest=event.memory_digest,
         )
         self._add("/memory", message, sequence, event.received_ns)
+
+    def _write_instructed(self, sequence: int, event: Instructed) -> None:
+        """Write what became of memory, then the instruction."""
+        reset = MemoryMessage(what="reset")
+        told = MemoryMessage(what="instruction", instruction=event.instruction)
+        for message in (told,) if event.keep_memory else (reset, told):
+            self._add("/memory", message, sequence, event.received_ns)
+        instruction = InstructionMessage(
+            step=event.step, instruction=event.instruction, keep_memory=event.keep_memory
+        )
+        self._add("/instruction", instruction, sequence, event.received_ns)
 
     def _add(
         self,

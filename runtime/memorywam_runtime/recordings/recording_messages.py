@@ -18,6 +18,7 @@ __all__ = [
     "ChunkMessage",
     "EndMessage",
     "ImageMessage",
+    "InstructionMessage",
     "MemoryMessage",
     "MessageKind",
     "StartMessage",
@@ -106,6 +107,18 @@ class ChunkMessage(_Message, frozen=True, kw_only=True):
     """The actions that it was made to begin with."""
     attempt: int = 0
     """1 where the frame's first chunk was not to be used."""
+    is_given_up: bool = False
+    """It was begun and never ready: it has no actions, and its state is in force all the same."""
+
+
+class InstructionMessage(_Message, frozen=True, kw_only=True):
+    """Another instruction than the one before."""
+
+    step: int
+    """Environment steps of the episode, all told, that were over."""
+    instruction: str
+    keep_memory: bool
+    """If not, memory was emptied and observations count from step 0 again."""
 
 
 class MemoryMessage(_Message, frozen=True, kw_only=True):
@@ -163,6 +176,7 @@ KINDS = (
     MessageKind(topic=CAMERA_TOPIC, schema="foxglove.CompressedImage", message=ImageMessage),
     MessageKind(topic="/state", schema="memorywam.State", message=StateMessage),
     MessageKind(topic="/memory", schema="memorywam.Memory", message=MemoryMessage),
+    MessageKind(topic="/instruction", schema="memorywam.Instruction", message=InstructionMessage),
     MessageKind(topic="/chunk", schema="memorywam.Chunk", message=ChunkMessage),
     MessageKind(topic="/action", schema="memorywam.Action", message=ActionMessage),
     MessageKind(topic="/episode/end", schema="memorywam.EpisodeEnd", message=EndMessage),

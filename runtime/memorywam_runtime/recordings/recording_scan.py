@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.images import image_from_bytes
 from memorywam_runtime.observation import Observation
-from memorywam_runtime.recording import Acted, Ending, Event, Observed, Remembered, Sent
+from memorywam_runtime.recording import (
+    Acted,
+    Ending,
+    Event,
+    Instructed,
+    Observed,
+    Remembered,
+    Sent,
+)
+from memorywam_runtime.recordings.recording_header import check_start
 from memorywam_runtime.recordings.recording_messages import (
     CAMERA_TOPIC,
     SCHEMA_VERSION,
@@ -19,6 +28,7 @@ from memorywam_runtime.recordings.recording_messages import (
     ChunkMessage,
     EndMessage,
     ImageMessage,
+    InstructionMessage,
     MemoryMessage,
     StartMessage,
     StateMessage,
@@ -103,7 +113,9 @@ class Scan:
                 f"{self._name}: found schema version {version}; this release reads "
                 f"{SCHEMA_VERSION}: use the release that recorded it"
             )
-        self.start = _decoded(message, StartMessage)
+        start = _decoded(message, StartMessage)
+        check_start(self._name, start)
+        self.start = start
         self._offset_ns = self.start.wall.ns - self.start.monotonic.ns
 
     def _check_order(self, message: RawMessage) -> None:
@@ -131,12 +143,20 @@ class Scan:
         if topic == "/memory":
             return _remembered(_decoded(message, MemoryMessage), received_ns)
         if topic == "/chunk":
-            return _acted(_decoded(message, ChunkMessage), received_ns)
+            return self._acted(_decoded(message, ChunkMessage), received_ns)
         if topic == "/action":
             action = _decoded(message, ActionMessage)
             self._last_step = max(self._last_step, action.step)
-            targets = _vector(action.targets)
+            targets = self._joints(action.targets, self._dims[1], f"step {action.step}")
             return Sent(step=action.step, action=targets, received_ns=received_ns)
+        if topic == "/instruction":
+            told = _decoded(message, InstructionMessage)
+            return Instructed(
+                step=told.step,
+                instruction=told.instruction,
+                keep_memory=told.keep_memory,
+                received_ns=received_ns,
+            )
         if topic == "/episode/end":
             self.ending = _decoded(message, EndMessage).ending
         return None
@@ -153,13 +173,43 @@ class Scan:
             for name in state.cameras:
                 what = f"{self._name}: camera '{name}' at step {state.step}"
                 pictures[name] = image_from_bytes(images[name].data, what)
-        positions = _vector(state.positions)
+        positions = self._joints(state.positions, self._dims[0], f"step {state.step}")
         self._last_step = max(self._last_step, state.step)
         return Observed(
             observation=Observation(images=pictures, state=positions, step=state.step),
             captured_ns=message.publish_ns - self._offset_ns,
             received_ns=received_ns,
         )
+
+    def _acted(self, message: ChunkMessage, received_ns: int) -> Acted:
+        """Return the chunk that a message tells of."""
+        where = f"the chunk after frame {message.frame}"
+        state_dim, action_dim = self._dims
+        actions = [self._joints(action, action_dim, where) for action in message.actions]
+        if bool(actions) == message.is_given_up:
+            raise DamageError(f"{where} has {len(actions)} actions")
+        prefix = [self._joints(action, action_dim, where) for action in message.prefix]
+        return Acted(
+            frame=message.frame,
+            state=self._joints(message.state, state_dim, where),
+            chunk=np.stack(actions) if actions else np.zeros((0, action_dim)),
+            received_ns=received_ns,
+            prefix=np.stack(prefix) if prefix else None,
+            attempt=message.attempt,
+        )
+
+    @property
+    def _dims(self) -> tuple[int, int]:
+        """How many numbers states and actions have, by the header."""
+        assert self.start is not None
+        return self.start.header.state_dim, self.start.header.action_dim
+
+    def _joints(self, vector: Vector, count: int, where: str) -> NDArray[np.float64]:
+        """Return a message's numbers [count]."""
+        values = _vector(vector)
+        if len(values) != count:
+            raise DamageError(f"{where} is of {len(values)} joints; the header has {count}")
+        return values
 
 
 def _remembered(message: MemoryMessage, received_ns: int) -> Remembered | None:
@@ -174,24 +224,6 @@ def _remembered(message: MemoryMessage, received_ns: int) -> Remembered | None:
         num_gists=message.num_gists,
         memory_digest=message.memory_digest,
         received_ns=received_ns,
-    )
-
-
-def _acted(message: ChunkMessage, received_ns: int) -> Acted:
-    """Return the chunk that a message tells of."""
-    actions = [_vector(action) for action in message.actions]
-    if len({len(action) for action in actions}) != 1:
-        raise DamageError(f"the chunk after frame {message.frame} has actions of several lengths")
-    prefix = [_vector(action) for action in message.prefix]
-    if {len(action) for action in prefix} - {len(actions[0])}:
-        raise DamageError(f"the chunk after frame {message.frame} begins with other joints")
-    return Acted(
-        frame=message.frame,
-        state=_vector(message.state),
-        chunk=np.stack(actions),
-        received_ns=received_ns,
-        prefix=np.stack(prefix) if prefix else None,
-        attempt=message.attempt,
     )
 
 

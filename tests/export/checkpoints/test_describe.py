@@ -70,6 +70,9 @@ def test_a_fastwam_checkpoint_is_told_part_by_part(folder):
     assert told.presets["tiny"] == ("memory.num_gists is 2, found 0",)
     note = described_outcome(told).note
     assert "45,028 parameters that would be used; missing: contract, video encoder; " in note
+    assert note.endswith(
+        "\nto export it: --preset tiny-fastwam --vae FILE --out BUNDLE in place of --describe"
+    )
     left_out = rows_of(told, "part")["left out"]
     assert left_out[1].startswith("not used: predicts video, which inference never does [mot.mix")
     assert rows_of(told, "needs")["statistics"][0].endswith(
@@ -85,7 +88,14 @@ def test_with_all_that_lies_apart_nothing_is_missing(folder):
     assert told.misfit == ""
     assert told.sizes["vae.channel_multipliers"] == (1, 2, 2)
     assert told.sizes["vae.temporal_downsample"] == (True, True)
-    assert "nothing is missing" in described_outcome(told).note
+    note = described_outcome(told).note
+    assert "nothing is missing" in note
+    assert "35 fields are the contract's word alone: compare them with the training" in note
+    assert note.endswith(
+        "\nto export it: the same command, with --out BUNDLE in place of --describe"
+    )
+    assert rows_of(told, "contract says")["conventions.action_position"] == ("sequence", "")
+    assert rows_of(told, "to be told") == {}
     misfit = description_of(str(folder / "step_010000.pt"), beside, TINY).misfit
     assert "missing [gist_tokens]" in misfit
     # Without the encoder the sizes are compared, and its absence is told once.
@@ -93,6 +103,7 @@ def test_with_all_that_lies_apart_nothing_is_missing(folder):
     told = description_of(str(folder / "step_010000.pt"), None, TINY)
     assert told.misfit == "memory.num_gists is 2, found 0"
     assert "the weights do not fit the contract" in described_outcome(told).note
+    assert "to export it" not in described_outcome(told).note
 
 
 def test_every_field_of_a_contract_is_read_declared_or_asked_for(tmp_path):

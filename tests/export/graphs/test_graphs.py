@@ -41,8 +41,19 @@ def random_checkpoint(contract, seed=0):
     )
 
 
-@pytest.mark.parametrize("opset", sorted({NEWEST_OPSET, 20}))
-@pytest.mark.parametrize("name", CONTRACTS)
+# Both forms of memory, and both contracts; the fourth of their pairs is left to the proofs.
+CASES = [
+    pytest.param(
+        name,
+        opset,
+        marks=[pytest.mark.proof] if name == "fastwam" and opset != NEWEST_OPSET else [],
+    )
+    for name in CONTRACTS
+    for opset in sorted({NEWEST_OPSET, 20})
+]
+
+
+@pytest.mark.parametrize(("name", "opset"), CASES)
 def test_every_graph_is_the_same_in_onnx(name, opset, tmp_path):
     checkpoint = random_checkpoint(CONTRACTS[name])
     # action_denoise never writes memory: it is the same graph in both forms.

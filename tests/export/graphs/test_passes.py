@@ -2,10 +2,10 @@
 
 import onnx_ir as ir
 import pytest
+from tests.fakes.bundles import bundle_once
 
-from memorywam_export.bundles.bundle import ExportOptions, export_bundle
-from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
 from memorywam_export.graphs.passes import widen_softmax
+from memorywam_runtime.bundle import read_manifest
 
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -14,10 +14,9 @@ NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 def graphs(request, tmp_path_factory):
     """The graphs of a tiny bundle in sixteen bits, by name."""
     precision, opset = request.param
-    root = tmp_path_factory.mktemp(precision) / "bundle"
-    options = ExportOptions(precision=precision, opset=opset)
-    manifest = export_bundle(checkpoint_from_argument("random:tiny"), root, options)
-    return {name: ir.load(root / entry.file).graph for name, entry in manifest.graphs.items()}
+    root = bundle_once(tmp_path_factory, opset, precision=precision)
+    graphs = read_manifest(root).graphs
+    return {name: ir.load(root / entry.file).graph for name, entry in graphs.items()}
 
 
 def nodes(graphs, *kinds):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tests.fakes.bundles import TINY, copy_of, edit_manifest
+from tests.fakes.bundles import TINY, bundle_once, copy_of, edit_manifest
+from tests.fakes.rungs import NEWEST_OPSET
 
-from memorywam_export.bundles.bundle import ExportOptions, export_bundle
 from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
 from memorywam_export.checkpoints.weights import weight_spans
 from memorywam_export.eager.eager import eager_session, model_from_tensors, rewritten_model
@@ -168,11 +168,11 @@ def test_what_cannot_be_verified_is_refused(tiny_bundle):
         verify_bundle(tiny_bundle, checkpoint, VerifyOptions(backend="ort-cuda"))
 
 
-def test_a_bf16_bundle_is_verified_in_torch(tmp_path):
+def test_a_bf16_bundle_is_verified_in_torch(tmp_path_factory):
     """ONNX Runtime cannot run it on the CPU: the graphs in the bundle's type are the last rung."""
     checkpoint = checkpoint_from_argument(TINY)
-    export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(precision="bf16"))
-    checks, data = verify_bundle(tmp_path / "bundle", checkpoint, VerifyOptions(num_frames=4))
+    bundle = bundle_once(tmp_path_factory, NEWEST_OPSET, precision="bf16")
+    checks, data = verify_bundle(bundle, checkpoint, VerifyOptions(num_frames=4))
     assert [rung["rung"] for rung in data["rungs"]] == ["graph fp64", "graph fp32", "graph bf16"]
     assert data["verdict"] == "ok", failed(checks)
     # Of 8 bits, and therefore not none; measured: 0.028.

@@ -9,10 +9,9 @@ import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
+from tests.fakes.bundles import bundle_once
 
-from memorywam_export.bundles.bundle import ExportOptions, export_bundle
 from memorywam_export.bundles.text_kv import text_arrays
-from memorywam_export.checkpoints.checkpoint import checkpoint_from_argument
 from memorywam_export.parity.parity import drive, random_script
 from memorywam_export.quantize.quantize import TABLE_FILE, bundle_graphs, quantize_bundle
 from memorywam_export.quantize.quantize_ranges import random_input_ranges
@@ -232,10 +231,8 @@ def test_the_older_opset_has_no_blocks(tiny_bundle_opset20, tmp_path):
         quantize_bundle(tiny_bundle_opset20, tmp_path / "out", RECIPES["int4-weight"])
 
 
-def test_a_narrow_precision_keeps_its_type_for_what_stays_wide(tmp_path):
-    root = tmp_path / "exported"
-    options = ExportOptions(precision="bf16", opset=24)
-    export_bundle(checkpoint_from_argument("random:tiny:0"), root, options)
+def test_a_narrow_precision_keeps_its_type_for_what_stays_wide(tmp_path_factory, tmp_path):
+    root = bundle_once(tmp_path_factory, 24, precision="bf16")
     manifest = quantize_bundle(root, tmp_path / "out", RECIPES["int8-weight"])
     assert manifest.precision == "bf16"
     onnx.checker.check_model(str(tmp_path / "out" / "cache_update.onnx"))

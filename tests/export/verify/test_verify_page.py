@@ -26,6 +26,16 @@ def test_a_page_of_a_good_bundle(data):
     assert "SQNR" in page
 
 
+def test_a_page_names_what_was_compared_and_what_was_not(data):
+    page = page_from_verify(data)
+    assert f"checkpoint {TINY} " in page
+    assert "Not looked at" not in page_from_verify({**data, "gaps": []})
+    assert [gap.partition(": ")[0] for gap in data["gaps"]] == [
+        "ring wrap (frame 8), gist bucket of 32 full (frame 32)"
+    ]
+    assert "<li>ring wrap (frame 8), gist" in page
+
+
 def test_a_page_of_a_bad_one_says_what_does_not_hold_first(data):
     checks = [dict(check) for check in data["checks"]]
     checks[3] |= {"ok": False, "worst": "<b>here</b>"}
@@ -36,7 +46,8 @@ def test_a_page_of_a_bad_one_says_what_does_not_hold_first(data):
 
 
 def test_a_page_of_another_contract_has_no_curves(data):
-    short = {key: data[key] for key in ("frames", "seed", "precision", "rewrites", "contract_hash")}
+    kept = {"frames", "seed", "precision", "rewrites", "contract_hash", "bundle", "checkpoint"}
+    short = {key: data[key] for key in (*kept, "checkpoint_sha256")}
     page = page_from_verify({**short, "checks": data["checks"][:1]})
     assert "<polyline" not in page
     assert "Every check" in page

@@ -151,7 +151,9 @@ def test_memory_holds_what_the_rules_admit_and_nothing_else(schedule):
     policy = rig.policy
     assert policy is not None
     for group, task in zip(policy.groups, rig.remembered, strict=False):
-        assert group == task.observations
+        assert [one.step for one in group] == [one.step for one in task.observations]
+        for one, other in zip(group, task.observations, strict=True):
+            assert all(one.images[name] is other.images[name] for name in other.images)
 
 
 def test_the_tick_keeps_nothing_but_what_was_executed():

@@ -224,7 +224,8 @@ def test_calls_take_little_of_the_robots_time(open_view, contract):
     small, large = _hammer(view, contract, 2000)
     assert np.median(small) < 100_000
     assert np.median(large) < 1000_000
-    assert view.longest_ns >= max(small) - 100_000
+    # Measured within the call: what the scheduler adds around one is not counted.
+    assert np.median(large) / 2 <= view.longest_ns <= max(small + large)
 
 
 def test_a_viewer_that_stands_still_slows_nothing(tmp_path, open_view, contract):
