@@ -4,6 +4,7 @@
 #   make test    the tests
 #   make demo    the whole job on what ships: train nothing, export, verify, run, report
 #   make proof   the long measurements
+#   make release the wheel and the sdist of what is committed, checked, in dist/
 #
 # PYTHON chooses the interpreter of the environment (3.10 or newer).
 
@@ -26,7 +27,7 @@ export MUJOCO_GL ?= egl
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help venv system check test demo proof clean
+.PHONY: help venv system check test demo proof release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -77,6 +78,16 @@ demo: system $(STAMP)
 
 proof: system $(STAMP)
 	$(BIN)/python -m pytest -m proof
+
+# With the time of the commit in their files: the same bytes whenever it is built.
+release: system $(STAMP)
+	@[ -z "$$(git status --porcelain)" ] || { echo "not committed:" >&2; git status --short >&2; exit 1; }
+	rm -rf dist build/source
+	mkdir -p build/source
+	git archive HEAD | tar -x -C build/source
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist build/source
+	MEMORYWAM_DIST=dist $(BIN)/python -m pytest -m proof tests/end_to_end/test_install.py
+	$(BIN)/python -m tests.release_numbers dist
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -19,6 +19,7 @@ __all__ = ["Point", "ShardFolder", "ShardKey", "shard_from_bytes", "shard_to_byt
 
 _MAGIC = b"memorywam shard 1\n"
 _HASH_CHARS = 64
+_MOST_BYTES = 1 << 31  # of one shard, unpacked; a real one has tens of megabytes
 _COMPRESS_LEVEL = 1
 """Histograms are mostly zeros, and so are the upper bytes of sums."""
 _META = "shard"
@@ -117,7 +118,7 @@ def shard_from_bytes(content: bytes, what: str) -> tuple[ShardKey, list[Activati
     if content[:start] != expected:
         raise InputError(f"{what}: its hash is not that of its content: it is damaged")
     try:
-        raw = zlib.decompress(body)
+        raw = _unpacked(body)
         arrays = load(raw)
         head = msgspec.json.decode(_metadata(raw)[_META], type=_Head)
         parts = []
@@ -131,11 +132,20 @@ def shard_from_bytes(content: bytes, what: str) -> tuple[ShardKey, list[Activati
             parts.append(Activations.from_state(msgspec.structs.asdict(one), some))
     except (
         InputError, zlib.error, safetensors.SafetensorError, msgspec.MsgspecError, KeyError,
+        ValueError, TypeError, RecursionError,
     ) as error:  # fmt: skip
         raise InputError(f"{what}: no statistics that this release reads ({error})") from error
     if arrays or len(parts) != head.key.num_parts or _points(parts) != _expected(head.key):
         raise InputError(f"{what}: found other decision points, or other parts, than its key says")
     return head.key, parts
+
+
+def _unpacked(body: bytes) -> bytes:
+    packer = zlib.decompressobj()
+    raw = packer.decompress(body, _MOST_BYTES)
+    if not packer.eof:
+        raise zlib.error("it is cut off, or larger than any")
+    return raw
 
 
 class ShardFolder:

@@ -197,8 +197,8 @@ def check_bundle(root: Path) -> Manifest:
         found = sha256_of(path)
         if found != entry.sha256:
             raise BundleError(
-                f"{root}: {shown(name)} hashes to {found[:12]}...; expected {entry.sha256[:12]}...: "
-                "the file was damaged or changed; copy or export again"
+                f"{root}: {shown(name)} hashes to {found[:12]}...; expected {entry.sha256[:12]}...:"
+                " the file was damaged or changed; copy or export again"
             )
     return manifest
 

@@ -255,6 +255,13 @@ def _complaints(c: InferenceContract) -> list[str]:
     found = [
         f"{name} is {value}; expected at least 1" for name, value in sizes.items() if value < 1
     ]
+    # What no model has, and what would be allocated or listed before anything else looked at it.
+    most = {"num_layers": 4096}
+    found += [
+        f"{name} is {value}; expected at most {most.get(name, 1 << 24):,}"
+        for name, value in sizes.items()
+        if value > most.get(name, 1 << 24)
+    ]
     found += [
         f"memory.{name} is {value}; expected 0 or more"
         for name, value in (("num_anchors", memory.num_anchors), ("num_gists", memory.num_gists))

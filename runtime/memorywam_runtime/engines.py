@@ -279,8 +279,8 @@ def _check_file(root: Path, name: str, num_bytes: int | None, sha256: str, remed
     size = path.stat().st_size
     if num_bytes is not None and size != num_bytes:
         raise BundleError(
-            f"{root}: {shown(name)} has {size} bytes; expected {num_bytes}: the copy is incomplete; "
-            f"copy it again, or {remedy}"
+            f"{root}: {shown(name)} has {size} bytes; expected {num_bytes}: the copy is incomplete;"
+            f" copy it again, or {remedy}"
         )
     found = sha256_of(path)
     if found != sha256:

@@ -159,7 +159,7 @@ def _array(entry: dict[str, Any], data: bytes) -> NDArray[Any]:
 
 def _made_by(manifest: Manifest) -> str:
     """Return one hash of a bundle's graphs and weights."""
-    return hashlib.sha256(json.dumps(manifest.judged_files, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(manifest.graph_files, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(text: str, header: dict[str, Any], data: bytes) -> str:

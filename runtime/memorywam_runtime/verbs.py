@@ -166,7 +166,7 @@ def _parity(manifest: "Manifest") -> str:
     if report is None:
         return f"none: run `memorywam {'calibrate' if manifest.quantization else 'verify'}`"
     if report.sha256s != manifest.judged_files:
-        return f"about other graphs or weights: {report.page}"
+        return f"about other graphs, weights or fields of the manifest: {report.page}"
     return f"{'every check held' if report.passed else 'CHECKS FAILED'}: {report.page}"
 
 

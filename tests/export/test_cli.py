@@ -1,6 +1,8 @@
 """The verbs export, prompt and verify, as a user calls them."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,6 +54,19 @@ def test_export_tells_what_it_wrote(call, tmp_path):
     assert status == 2
     assert "--overwrite" in text
     assert data["peak_memory_bytes"] > 1 << 20
+
+
+def test_help_presets_and_contracts_do_not_wait_for_torch(tmp_path):
+    words = [("--help",), ("--list-presets",), ("--preset", "tiny", "--write-contract", "c.json")]
+    code = (
+        "import sys; from memorywam_runtime.cli import main\n"
+        f"done = [main(['export', *words]) for words in {words!r}]\n"
+        "sys.exit(done != [0, 0, 0] or 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c.json").is_file()
 
 
 def test_a_contract_is_written_to_be_changed_and_read_back(call, tmp_path):

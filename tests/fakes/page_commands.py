@@ -23,9 +23,9 @@ def lines(page, language):
 def run_commands(page, folder, *, refused=(), doubtful=(), skipped=()):
     """Run each `memorywam` line of the page's sh blocks in `folder`; what it printed, by line.
 
-    Lines that begin with one in `refused` must end with status 1 or 2, all others with 0. Those that
-    begin with one in `doubtful` may end with 1, too: they tell of this machine. Those in `skipped`,
-    whole, are not run.
+    Lines that begin with one in `refused` must end with status 1 or 2, all others with 0; those
+    that begin with one in `doubtful` may end with 1, too: they tell of this machine. Those in
+    `skipped`, whole, are not run.
     """
     (folder / "robot").symlink_to(ROOT / "robot")
     printed = {}

@@ -120,6 +120,7 @@ def test_overwriting_swaps_the_directory(folder: Path) -> None:
     target = folder / "bundle"
     target.mkdir()
     (target / "old").write_text("old")
+    (target / "manifest.json").write_text('{"contract_hash": "", "files": ["old"]}')
     with atomic_directory(target, overwrite=True) as draft:
         (draft / "new").write_text("new")
         assert (target / "old").exists()
@@ -131,10 +132,11 @@ def test_a_failed_overwrite_keeps_the_old_directory(folder: Path) -> None:
     target = folder / "bundle"
     target.mkdir()
     (target / "old").write_text("old")
+    (target / "manifest.json").write_text('{"contract_hash": "", "files": ["old"]}')
     with pytest.raises(StopError), atomic_directory(target, overwrite=True) as draft:
         (draft / "new").write_text("new")
         raise StopError
-    assert [path.name for path in target.iterdir()] == ["old"]
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
     assert list(folder.iterdir()) == [target]
 
 
@@ -144,6 +146,7 @@ def test_a_failed_swap_puts_the_old_directory_back(
     target = folder / "bundle"
     target.mkdir()
     (target / "old").write_text("old")
+    (target / "manifest.json").write_text('{"contract_hash": "", "files": ["old"]}')
     rename = Path.rename
 
     def fail_into_place(self: Path, to: Path) -> Path:
@@ -157,7 +160,7 @@ def test_a_failed_swap_puts_the_old_directory_back(
         atomic_directory(target, overwrite=True) as draft,
     ):
         (draft / "new").write_text("new")
-    assert [path.name for path in target.iterdir()] == ["old"]
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
     assert list(folder.iterdir()) == [target]
 
 

@@ -25,8 +25,11 @@ def robot_from_gym(words: RobotWords, contract: InferenceContract) -> GymRobot:
         if package != words.name and words.name not in gymnasium.registry:
             importlib.import_module(package)
     except ImportError as error:
+        wanted = package.replace("_", "-")
+        if error.name == "gymnasium":
+            wanted = "'memorywam[gym]'"
         raise MissingPartError(
-            f"'{words.name}' cannot be loaded ({error}); pip install {package.replace('_', '-')}"
+            f"'{words.name}' cannot be loaded ({error}); pip install {wanted}"
         ) from error
     try:
         env = gymnasium.make(words.name, **{"obs_type": "pixels_agent_pos"} | words.options)

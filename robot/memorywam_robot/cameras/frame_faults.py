@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.files import read_file
 
 __all__ = ["Fault", "FaultReplay", "FaultSchedule", "Shot", "faults_from_json", "read_faults"]
+
+# Nothing of a run is larger; beyond it sums overflow, and every pair of faults is compared.
+_MOST, _MOST_FAULTS, _MOST_BYTES = 1e12, 4096, 1 << 24
 
 
 class _Fault(
@@ -99,6 +103,11 @@ class FaultSchedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing, and faults that contradict each other."""
+        if len(self.faults) > _MOST_FAULTS:
+            raise InputError(
+                f"found {len(self.faults):,} faults; expected at most {_MOST_FAULTS:,}: one fault "
+                "may be of many frames (count)"
+            )
         for index, fault in enumerate(self.faults):
             _check(fault, index)
         for index, fault in enumerate(self.faults):
@@ -123,7 +132,7 @@ def faults_from_json(text: bytes | str) -> FaultSchedule:
     """
     try:
         return msgspec.json.decode(text, type=FaultSchedule)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         kinds = ", ".join(kind.__name__.lower() for kind in (Drop, Late, Duplicate, Reorder, Freeze,
                                                              Black, Covered, Unplug))  # fmt: skip
         raise InputError(
@@ -140,7 +149,7 @@ def read_faults(path: Path) -> FaultSchedule:
         InputError: it cannot be read, or is no schedule.
     """
     try:
-        return faults_from_json(path.read_bytes())
+        return faults_from_json(read_file(path, _MOST_BYTES))
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}; expected a JSON file"
@@ -260,9 +269,10 @@ def _check(fault: Fault, index: int) -> None:
     if isinstance(fault, Unplug) and fault.replug_after_ms is not None:
         numbers["replug_after_ms"] = (fault.replug_after_ms, 0)
     for name, (value, least) in numbers.items():
-        if value < least:
+        if not least <= value <= _MOST:
             raise InputError(
-                f"faults[{index}] ({_named(fault)}) has {name} {value}; expected {least} or more"
+                f"faults[{index}] ({_named(fault)}) has {name} {value}; expected {least} "
+                f"to {_MOST:.0e}"
             )
 
 
@@ -270,4 +280,4 @@ def _contradict(one: Fault, other: Fault) -> bool:
     is_same_camera = one.camera == other.camera or "" in (one.camera, other.camera)
     first, second = one.frames, other.frames
     overlap = range(max(first.start, second.start), min(first.stop, second.stop))
-    return is_same_camera and one.changes == other.changes and len(overlap) > 0
+    return is_same_camera and one.changes == other.changes and overlap.start < overlap.stop

@@ -16,6 +16,7 @@ from memorywam_robot.live.live_robot import SupervisedBody
 from memorywam_robot.robot import Job, Verdict
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import DeviceError, InputError
+from memorywam_runtime.files import read_file
 
 __all__ = ["LiveHardware", "MakerLimits", "read_limits"]
 
@@ -39,10 +40,10 @@ def read_limits(path: Path, contract: InferenceContract) -> tuple[JointLimits, M
         InputError: it cannot be read, is of another form, or fits other joints.
     """
     try:
-        sheet = msgspec.json.decode(path.read_bytes(), type=MakerLimits)
+        sheet = msgspec.json.decode(read_file(path, 1 << 20), type=MakerLimits)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path}: {error}; expected lower, upper, velocity and acceleration, each with one "
             "number a joint"

@@ -1,6 +1,7 @@
 """Backend and Engine: what runs a graph; chosen by name, loaded only when chosen."""
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,19 @@ from memorywam_runtime.errors import MissingPartError
 from memorywam_runtime.manifest import GraphEntry
 from memorywam_runtime.tensors import TensorSpec
 
-__all__ = ["BACKENDS", "ON_CPU", "Array", "Backend", "Engine", "Run", "backend_from_name"]
+__all__ = [
+    "BACKENDS",
+    "ON_CPU",
+    "Array",
+    "Backend",
+    "Engine",
+    "Run",
+    "backend_from_name",
+]
+
+# From 1.29 on ONNX Runtime tells its maker what it runs, unless this is set before it loads; for
+# that it writes to the home and the temporary directory too. This module loads before any backend.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Array = Any
 """A tensor where the backend keeps it; only the backend looks inside."""
@@ -73,7 +86,12 @@ class Backend(Protocol):
         ...
 
     def copy_rows(
-        self, target: Array, target_row: int, source: Array, source_row: int, num_rows: int
+        self,
+        target: Array,
+        target_row: int,
+        source: Array,
+        source_row: int,
+        num_rows: int,
     ) -> None:
         """Copy rows (axis 2 of [N, H, rows, D]) between arrays, or within one."""
 
@@ -92,7 +110,11 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
-    "ort": ("memorywam_runtime.backends.ort", "OrtBackend", "pip install 'memorywam[cpu]'"),
+    "ort": (
+        "memorywam_runtime.backends.ort",
+        "OrtBackend",
+        "pip install 'memorywam[cpu]'",
+    ),
     "ort-cuda": (
         "memorywam_runtime.backends.ort_cuda",
         "OrtCudaBackend",
@@ -108,7 +130,11 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
         "tensorrt_rtx",
         "pip install 'memorywam[tensorrt-rtx]'",
     ),
-    "eager": ("memorywam_export.eager.eager", "BundleBackend", "pip install 'memorywam[export]'"),
+    "eager": (
+        "memorywam_export.eager.eager",
+        "BundleBackend",
+        "pip install 'memorywam[export]'",
+    ),
     "compile": (
         "memorywam_export.eager.compiled",
         "CompiledBackend",
@@ -141,11 +167,15 @@ def backend_from_name(name: str, **options: object) -> Backend:
         MissingPartError: unknown name, or its library is not installed.
     """
     if name not in BACKENDS:
-        raise MissingPartError(f"unknown backend '{name}'; expected one of {', '.join(BACKENDS)}")
+        raise MissingPartError(
+            f"unknown backend '{name}'; expected one of {', '.join(BACKENDS)}"
+        )
     module, maker, remedy = BACKENDS[name]
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
-        raise MissingPartError(f"backend '{name}' cannot be loaded: {error}; {remedy}") from error
+        raise MissingPartError(
+            f"backend '{name}' cannot be loaded: {error}; {remedy}"
+        ) from error
     backend: Backend = getattr(loaded, maker)(**options)
     return backend

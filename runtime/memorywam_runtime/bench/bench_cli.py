@@ -5,12 +5,15 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from memorywam_runtime.errors import InputError
 from memorywam_runtime.opening_args import add_opening_args
 from memorywam_runtime.report import Outcome, Progress
 
 __all__ = ["Bench"]
 
 Data = dict[str, Any]
+_MOST_STEPS = 10_000
+"""Of denoising: a thousand times as many as any policy takes."""
 
 
 class Bench:
@@ -36,14 +39,28 @@ class Bench:
             metavar="B,B",
             help="backends to compare with, in turns: eager, compile; the first runs twice",
         )
-        add("--repeat", type=int, default=20, metavar="N", help="rounds at each fill (default 20)")
+        add(
+            "--repeat",
+            type=int,
+            default=20,
+            metavar="N",
+            help="rounds at each fill (default 20)",
+        )
         add(
             "--full-history",
             action="store_true",
             help="measure a memory that keeps every token beside it",
         )
-        add("--roofline", action="store_true", help="measure the machine; how close a stage comes")
-        add("--operators", action="store_true", help="tell what each kind of operator takes (ort)")
+        add(
+            "--roofline",
+            action="store_true",
+            help="measure the machine; how close a stage comes",
+        )
+        add(
+            "--operators",
+            action="store_true",
+            help="tell what each kind of operator takes (ort)",
+        )
         add("--seed", type=int, default=0, metavar="N", help="of the order of turns")
         add(
             "--plot",
@@ -53,6 +70,7 @@ class Bench:
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Measure and tell."""
+        _check(args)
         data = _measured(args)
         if args.plot is not None:
             from memorywam_runtime.bench.bench_page import page_from_bench
@@ -61,11 +79,34 @@ class Bench:
             atomic_write(Path(args.plot), page_from_bench(data).encode())
         return Outcome(
             ok=True,
-            headers=("arm", "frames", "stage", "p50 ms", "p95 ms", "p99 ms", "memory MB"),
+            headers=(
+                "arm",
+                "frames",
+                "stage",
+                "p50 ms",
+                "p95 ms",
+                "p99 ms",
+                "memory MB",
+            ),
             rows=_rows(data),
             data=data,
             note="\n".join(_notes(data)),
         )
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would be refused when all is measured."""
+    if args.seed < 0 or (args.steps or 1) > _MOST_STEPS:
+        raise InputError(
+            f"found --seed {args.seed} and --steps {args.steps}; expected at least 0, and at most "
+            f"{_MOST_STEPS}"
+        )
+    if args.plot is not None:
+        path = Path(args.plot)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise InputError(
+                f"found --plot {path}; expected a file in a directory that exists"
+            )
 
 
 def _measured(args: argparse.Namespace) -> Data:
@@ -116,7 +157,9 @@ def _notes(data: Data) -> list[str]:
     """Return what follows from the table, one finding a line."""
     host = data["machine"]
     threads = data["threads"] or "as many as the backend chooses"
-    load = "/".join(f"{one[0]:.2f}" for one in (host["load_average"], data["load_average_after"]))
+    load = "/".join(
+        f"{one[0]:.2f}" for one in (host["load_average"], data["load_average_after"])
+    )
     setting = (
         f"{host['cpu']}, {host['cores_usable']} cores, threads: {threads}; "
         f"{data['precision']}, {data['num_steps']} steps; load before/after {load}, "

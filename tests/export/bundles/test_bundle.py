@@ -134,10 +134,12 @@ def test_a_failure_while_overwriting_keeps_the_old_bundle(folder):
     old = folder / "bundle"
     old.mkdir()
     (old / "mine").write_text("mine")
+    (old / "manifest.json").write_text('{"contract_hash": "", "files": ["mine"]}')
     checkpoint, _ = with_bad_weight(checkpoint_from_argument(TINY), lambda: torch.zeros(1, 1, 1))
     with pytest.raises(CheckpointError):
         export_bundle(checkpoint, old, ExportOptions(overwrite=True))
-    assert [path.name for path in folder.rglob("*")] == ["bundle", "mine"]
+    assert sorted(path.name for path in old.iterdir()) == ["manifest.json", "mine"]
+    assert list(folder.iterdir()) == [old]
 
 
 def test_weights_that_do_not_fit_the_model_leave_nothing(folder):

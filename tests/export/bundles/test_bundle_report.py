@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.bundles import TINY, copy_of, edit_manifest
 
 from memorywam_export.bundles.bundle_report import record_bundle_parity
+from memorywam_runtime import bundle as bundle_module
 from memorywam_runtime import cli
 from memorywam_runtime.bundle import check_bundle, open_bundle, read_manifest
 from memorywam_runtime.errors import BundleError
@@ -89,6 +90,7 @@ def test_a_report_without_its_hash_is_refused(tiny_bundle, tmp_path):
 
 
 def test_a_bundle_that_nobody_verified_opens_and_says_so(tiny_bundle, caplog):
+    bundle_module._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         open_bundle(tiny_bundle)
     assert "has not been verified: run `memorywam verify`" in caplog.text

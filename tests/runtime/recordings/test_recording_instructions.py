@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from tests.fakes.recordings import ending, events_of, header, mcap_bytes, same
 
 from memorywam_runtime.recording import Acted, Instructed, Observed, open_recording
 from memorywam_runtime.recordings import recording_mcap
+from memorywam_runtime.recordings.recording_messages import ChunkMessage
 
 BEFORE = Path(__file__).parents[2] / "assets" / "recording_before_instructions.mcap"
 """Written when recordings held one instruction."""
@@ -118,14 +120,13 @@ def test_a_chunk_that_was_begun_and_given_up_comes_back(tmp_path):
 def test_a_chunk_without_actions_that_was_not_given_up_is_damage(tmp_path, monkeypatch):
     begun = next(one for one in EVENTS if isinstance(one, Acted))
     path = tmp_path / "one.mcap"
-    made = recording_mcap.ChunkMessage
     for chunk, is_given_up, said in (
         (begun.chunk[:0], False, "has 0 actions"), (begun.chunk, True, "has 4 actions"),
     ):  # fmt: skip
-        monkeypatch.setattr(
-            recording_mcap,
-            "ChunkMessage",
-            lambda given_up=is_given_up, **words: made(**words | {"is_given_up": given_up}),
-        )
+
+        def made(is_wrong=is_given_up, **fields):
+            return msgspec.structs.replace(ChunkMessage(**fields), is_given_up=is_wrong)
+
+        monkeypatch.setattr(recording_mcap, "ChunkMessage", made)
         path.write_bytes(mcap_bytes([replace(begun, chunk=chunk)]))
         assert said in str(open_recording(path).damage)
