@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.observation import Observation
-from memorywam_runtime.recording import Observed, Recording, Sent
+from memorywam_runtime.recording import Instructed, Observed, Recording, Sent
 from memorywam_runtime.recordings.recording_fit import camera_names
 
 __all__ = ["Frame", "frames_of"]
@@ -43,14 +43,19 @@ def frames_of(
         cameras: The contract's camera to the recording's name for it, where they differ.
 
     Raises:
-        InputError: a camera or step that the contract needs and the recording lacks, or a joint
-            state that is not finite.
+        InputError: a camera or step that the contract needs and the recording lacks, a joint
+            state that is not finite, or another instruction on the way.
     """
     names = camera_names(recording, contract, cameras)
     held: list[Observation] = []
     executed: list[NDArray[np.float64]] = []
     number, due = 0, _due_steps(contract, 0, 0)
     for event in recording.events():
+        if isinstance(event, Instructed):
+            raise InputError(
+                f"{recording.path} has another instruction after step {event.step}; expected one "
+                "for the whole episode: leave this recording out"
+            )
         if isinstance(event, Sent):
             executed.append(event.action)
         elif isinstance(event, Observed) and _is_due(recording, event.observation.step, due):

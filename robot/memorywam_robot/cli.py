@@ -1,15 +1,14 @@
-"""The verbs run and demo: arguments in, tables out."""
+"""The verbs run and demo: from arguments to episodes."""
 
 import argparse
 import contextlib
 import sys
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memorywam_robot.live_cli import add_live_args, is_live, run_live
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.opening_args import add_opening_args
+from memorywam_runtime.opening_args import add_opening_args, add_steps_arg
 from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from memorywam_robot.recorder import Recorder
     from memorywam_robot.recording_thread import Written
     from memorywam_robot.robot import Robot
-    from memorywam_robot.runs import Rehearsal
     from memorywam_robot.viewer.view import View
     from memorywam_runtime.policy import Policy
 
@@ -48,6 +46,7 @@ class Run:
             "--hide", metavar="PARTS", default="", help="of memory: anchors,window,gists"
         )
         add_opening_args(parser)
+        add_steps_arg(parser)
         parser.add_argument("--film", metavar="FILE", type=Path, help="film the first episode")
         parser.add_argument(
             "--record", metavar="DIR", type=Path, help="write one MCAP file an episode"
@@ -89,15 +88,18 @@ class Run:
 
     def _run(self, args: argparse.Namespace) -> Outcome:
         from memorywam_robot.robot import robot_from_argument
+        from memorywam_robot.run_report import rehearsed_outcome, run_outcome
         from memorywam_robot.runs import policy_from_bundle, rehearse, visible_from_names
-        from memorywam_runtime.opening import opening_from_args
+        from memorywam_runtime.opening import num_steps_from_args, opening_from_args
 
         if args.episodes < 1:
             raise InputError(f"found --episodes {args.episodes}; expected at least 1")
         visible = visible_from_names(args.hide)
         # The backend before the simulator: triton, which torch for CUDA loads, ends the process
         # with a segmentation fault if Mesa has drawn in it before. The other order is sound.
-        policy = policy_from_bundle(args.bundle, opening_from_args(args), visible)
+        policy = policy_from_bundle(
+            args.bundle, opening_from_args(args), visible, num_steps=num_steps_from_args(args)
+        )
         if is_live(args):
             return _ran_live(args, policy)
         robot = robot_from_argument(args.robot, policy.contract)
@@ -105,8 +107,8 @@ class Run:
             _refuse_film(args.film, robot)
             if args.dry_run:
                 found = rehearse(policy, robot, seed=args.seed, instruction=args.instruction)
-                return _rehearsed(args, policy, found)
-            return _ran(args, policy, *_results(args, policy, robot))
+                return rehearsed_outcome(args, policy, found)
+            return run_outcome(args, policy, *_results(args, policy, robot))
         finally:
             robot.close()
 
@@ -159,9 +161,14 @@ def _refuse_film(path: Path | None, robot: "Robot") -> None:
 
 def _results(
     args: argparse.Namespace, policy: "Policy", robot: "Robot"
-) -> "tuple[list[EpisodeResult], list[Written]]":
-    """Run the episodes that the arguments ask for; film and record if they ask for it."""
+) -> "tuple[list[EpisodeResult], list[Written], list[int]]":
+    """Run the episodes that the arguments ask for; film and record if they ask for it.
+
+    Returns:
+        How they went, what was recorded, and the gists that each dropped.
+    """
     from memorywam_robot.film import Film
+    from memorywam_robot.gist_watch import GistWatch
     from memorywam_robot.runs import run_episodes
     from memorywam_robot.simulated import SimulatedRobot
 
@@ -169,7 +176,7 @@ def _results(
     if path is not None and isinstance(robot, SimulatedRobot):
         film = Film(robot.world, policy.contract, seed=args.seed)
     seeds = range(args.seed, args.seed + args.episodes)
-    recorder = _recorder(args, policy, seeds)
+    recorder, watch = _recorder(args, policy, seeds), GistWatch(policy)
     with contextlib.ExitStack() as stack:
         view = None if args.view is None else stack.enter_context(_view(args, policy))
         if recorder is not None:
@@ -180,12 +187,12 @@ def _results(
             robot,
             seeds=seeds,
             instruction=args.instruction,
-            subscribers=[one for one in (film, recorder, view) if one is not None],
+            subscribers=[one for one in (film, recorder, view, watch) if one is not None],
             told=lambda done: progress.update(done, f"seed {seeds[done]}"),
         )
     if film is not None and path is not None:
         film.write(path)
-    return results, [] if recorder is None else recorder.written
+    return results, [] if recorder is None else recorder.written, watch.num_dropped
 
 
 def _ran_live(args: argparse.Namespace, policy: "Policy") -> Outcome:
@@ -194,6 +201,7 @@ def _ran_live(args: argparse.Namespace, policy: "Policy") -> Outcome:
 
     from memorywam_robot.live.live_recorder import LiveRecorder
     from memorywam_robot.live.tellers import LiveViewer, Teller
+    from memorywam_robot.run_report import recorded_note, run_data
 
     if args.film is not None:
         raise InputError("found --film with --async; expected one of them")
@@ -209,10 +217,10 @@ def _ran_live(args: argparse.Namespace, policy: "Policy") -> Outcome:
     return replace(
         outcome,
         ok=outcome.ok and not any(one.complaint for one in written),
-        data=_data(args, policy)
+        data=run_data(args, policy)
         | {"recordings": [asdict(one) for one in written]}
         | dict(outcome.data),
-        note=outcome.note + _recorded(written),
+        note=outcome.note + recorded_note(written),
     )
 
 
@@ -248,103 +256,3 @@ def _recorder(args: argparse.Namespace, policy: "Policy", seeds: range) -> "Reco
     )
     recorder.check_seeds(seeds)
     return recorder
-
-
-def _ran(
-    args: argparse.Namespace,
-    policy: "Policy",
-    results: "list[EpisodeResult]",
-    written: "list[Written]",
-) -> Outcome:
-    """Tell how episodes went; a recording that is not whole is a check that failed."""
-    from dataclasses import asdict
-
-    from memorywam_robot.runs import success_share
-
-    share = success_share(results)
-    remember_ms = median(ms for one in results for ms in one.remember_ms)
-    act_ms = median(ms for one in results for ms in one.act_ms)
-    judged = f"{share:.0%} of {len(results)} succeeded; " if share is not None else ""
-    return Outcome(
-        ok=not any(one.complaint for one in written),
-        headers=("seed", "success", "remark", "frames", "steps", "seconds"),
-        rows=[
-            (
-                one.seed,
-                "" if one.success is None else "yes" if one.success else "no",
-                one.remark,
-                one.num_frames,
-                one.num_steps,
-                round(one.seconds, 2),
-            )
-            for one in results
-        ],
-        data=_data(args, policy)
-        | {
-            "success": share,
-            "stages_ms": policy.session.timings.percentiles(),
-            "recordings": [asdict(one) for one in written],
-            "episodes": [
-                {
-                    "seed": one.seed,
-                    "instruction": one.instruction,
-                    "success": one.success,
-                    "remark": one.remark,
-                    "num_frames": one.num_frames,
-                    "num_steps": one.num_steps,
-                    "seconds": one.seconds,
-                    "remember_ms": one.remember_ms,
-                    "act_ms": one.act_ms,
-                    "executed": one.executed,
-                }
-                for one in results
-            ],
-        },
-        note=f"{judged}remember {remember_ms:.1f} ms, act {act_ms:.1f} ms a frame (median)"
-        + _recorded(written),
-    )
-
-
-def _recorded(written: "list[Written]") -> str:
-    """Say what was recorded, and first of all what was not."""
-    broken = [one for one in written if one.complaint]
-    if broken:
-        worst = f"{broken[0].path}: {broken[0].complaint}"
-        return f"; {len(broken)} of {len(written)} recordings are NOT whole, the first {worst}"
-    if len(written) > 1:
-        return f"; {len(written)} recordings in {written[0].path.parent}"
-    return f"; recorded {written[0].path}" if written else ""
-
-
-def _rehearsed(args: argparse.Namespace, policy: "Policy", found: "Rehearsal") -> Outcome:
-    """Tell what a dry run found."""
-    from dataclasses import asdict
-
-    rows = [
-        ("instruction", found.instruction),
-        ("episode", f"{found.num_steps} steps, {found.num_frames} frames: fits"),
-        ("remember", f"{found.remember_ms:.1f} ms"),
-        ("act", f"{found.act_ms:.1f} ms"),
-        ("first action", f"{found.first_step_rad:.3f} rad from the joints at most"),
-    ]
-    return Outcome(
-        ok=True,
-        headers=("part", "found"),
-        rows=rows,
-        data=_data(args, policy) | {"dry_run": asdict(found)},
-        note="nothing moved",
-    )
-
-
-def _data(args: argparse.Namespace, policy: "Policy") -> dict[str, Any]:
-    """Return what identifies a run."""
-    manifest = policy.session.manifest
-    return {
-        "bundle": args.bundle,
-        "contract_hash": manifest.contract_hash,
-        "checkpoint_sha256": manifest.source.sha256,
-        "robot": args.robot,
-        "backend": policy.session.backend.name,
-        "threads": args.threads,
-        "hidden": [name for name in args.hide.split(",") if name],
-    }

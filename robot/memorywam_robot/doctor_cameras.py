@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 from memorywam_robot.cameras.camera_arguments import CameraSpec, cameras_from_arguments
 from memorywam_robot.cameras.realsense import librealsense
-from memorywam_robot.cameras.realsense_device import colour_sensor, said
+from memorywam_robot.cameras.realsense_device import MIN_USB, colour_sensor, said
 from memorywam_runtime.doctor.doctor_finding import Finding
 from memorywam_runtime.errors import InputError, MissingPartError
 
 __all__ = ["SeenCamera", "camera_findings", "seen_cameras"]
-
-_MIN_USB = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +117,7 @@ def _camera(spec: CameraSpec, seen: SeenCamera) -> Iterator[Finding]:
         found=f"{seen.name} {seen.serial}, firmware {seen.firmware}, USB {seen.usb or 'none'}",
     )
     is_allowed = spec.realsense is not None and spec.realsense.is_usb2_allowed
-    if _version(seen.usb) and _version(seen.usb) < [int(_MIN_USB)] and not is_allowed:
+    if _version(seen.usb) and _version(seen.usb) < [int(MIN_USB)] and not is_allowed:
         fix = "use a USB 3 cable and port, or add the option usb2 to take it as it is"
         yield Finding(part=part, status="missing", found=f"on USB {seen.usb}", fix=fix)
     if seen.recommended and _version(seen.firmware) < _version(seen.recommended):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorywam_runtime.doctor.doctor_finding import Finding
-from memorywam_runtime.doctor.doctor_machine import text_of
+from memorywam_runtime.doctor.doctor_machine import number_of, text_of
 
 __all__ = ["CAMERA_BYTES_PER_S", "usb_findings"]
 
@@ -54,7 +54,7 @@ def usb_findings(root: Path) -> Iterator[Finding]:
     shared = sorted({wire for camera in cameras for wire in camera.wires})
     for wire in shared:
         behind = [camera for camera in cameras if wire in camera.wires]
-        mbps = _number(folder / wire / "speed")
+        mbps = number_of(folder / wire / "speed")
         if len(behind) > 1 and mbps is not None:
             yield _shared(wire, behind, mbps)
 
@@ -78,14 +78,7 @@ def _camera(path: Path) -> _Camera | None:
     """Return the camera at a device's folder; None if it is something else."""
     if not re.fullmatch(r"\d+-\d+(\.\d+)*", path.name) or text_of(path / "idVendor") != _INTEL:
         return None
-    product, mbps = text_of(path / "product") or "", _number(path / "speed")
+    product, mbps = text_of(path / "product") or "", number_of(path / "speed")
     if _REALSENSE not in product or mbps is None:
         return None
     return _Camera(port=path.name, product=product, mbps=mbps)
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(text_of(path) or "")
-    except ValueError:
-        return None

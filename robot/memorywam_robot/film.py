@@ -57,11 +57,6 @@ class Film:
         self._is_rolling = False
         self._pictures: list[Image.Image] = []
 
-    @property
-    def num_pictures(self) -> int:
-        """Pictures taken."""
-        return len(self._pictures)
-
     def on_episode_start(self, start: EpisodeStart) -> None:
         """Take the first picture."""
         self._is_rolling = start.seed == self._seed

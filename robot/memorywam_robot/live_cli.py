@@ -1,10 +1,13 @@
-"""`run --async`: arguments to a loop that keeps time, and what came of it to tables."""
+"""`run --async`: arguments to a loop that keeps time."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memorywam_robot.live_report import rehearsal_outcome, run_outcome
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.report import Outcome, Progress
 
@@ -109,6 +112,7 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
         return _rehearsed(args, policy, load)
     seeds = range(args.seed, args.seed + args.episodes)
     timing: dict[str, Any] = {}
+    stopped_by = 0
     with Progress("run", total=args.episodes) as progress:
 
         def told(done: int) -> None:
@@ -117,8 +121,10 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
         if args.simulated_time:
             results = _simulated(args, policy, rest, load, rules, tellers, seeds, changes, told)
         else:
-            results, timing = _real(args, policy, load, rules, tellers, seeds, changes, told)
-    return _outcome(policy, load, results, timing)
+            results, timing, stopped_by = _real(
+                args, policy, load, rules, tellers, seeds, changes, told
+            )
+    return replace(run_outcome(policy, load, results, timing), stopped_by=stopped_by)
 
 
 def _load(args: argparse.Namespace, policy: "Policy", task: str) -> "Load":
@@ -135,13 +141,18 @@ def _load(args: argparse.Namespace, policy: "Policy", task: str) -> "Load":
             )
         remember_ms, act_ms = measured_costs(policy, text)
     else:
-        try:
-            remember_ms, act_ms = (float(part) for part in args.latency.split(","))
-        except ValueError as error:
-            raise InputError(
-                f"found --latency {args.latency}; expected two numbers: 30,60"
-            ) from error
+        remember_ms, act_ms = _latency(args.latency)
     return load_from_measured(policy.contract, remember_ms=remember_ms, act_ms=act_ms)
+
+
+def _latency(text: str) -> tuple[float, float]:
+    try:
+        remember_ms, act_ms = (float(part) for part in text.split(","))
+    except ValueError:
+        remember_ms = act_ms = math.nan
+    if not (0 < remember_ms < math.inf and 0 < act_ms < math.inf):
+        raise InputError(f"found --latency {text}; expected two numbers above 0, in ms: 30,60")
+    return remember_ms, act_ms
 
 
 def _simulated(
@@ -188,7 +199,7 @@ def _real(
     seeds: Sequence[int],
     changes: "Sequence[InstructionChange]",
     told: Callable[[int], None],
-) -> "tuple[list[LiveResult], dict[str, Any]]":
+) -> "tuple[list[LiveResult], dict[str, Any], int]":
     from memorywam_robot.live.camera_rates import running_rates
     from memorywam_robot.live.grid_rules import GridRules
     from memorywam_robot.live.live_run import LiveRun
@@ -221,15 +232,13 @@ def _real(
             },
             "cameras": {camera.name: dict(camera.counts) for camera in robot.cameras},
         }
-        return results, timing
+        return results, timing, run.stopped_by
     finally:
         robot.close()
 
 
 def _rehearsed(args: argparse.Namespace, policy: "Policy", load: "Load") -> Outcome:
     """Look, and move nothing."""
-    from dataclasses import asdict
-
     from memorywam_robot.live.live_rehearsal import rehearse_live
     from memorywam_robot.sim.tasks import INSTRUCTIONS
 
@@ -239,19 +248,7 @@ def _rehearsed(args: argparse.Namespace, policy: "Policy", load: "Load") -> Outc
         found = rehearse_live(policy, robot, load, instruction=text, seed=args.seed)
     finally:
         robot.close()
-    apart = "" if found.first_step_rad is None else f"{found.first_step_rad:.3f} rad at most"
-    return Outcome(
-        ok=found.is_well,
-        headers=("part", "found"),
-        rows=[
-            *((f"camera {name}", state) for name, state in found.cameras.items()),
-            ("arms", f"{found.arms}, {'powered' if found.is_powered else 'NOT powered'}"),
-            ("first action", apart),
-            ("load", found.load),
-        ],
-        data={"dry_run": asdict(found)},
-        note="nothing moved",
-    )
+    return rehearsal_outcome(found)
 
 
 def _changes(args: argparse.Namespace, policy: "Policy") -> "Sequence[InstructionChange]":
@@ -299,43 +296,3 @@ def _faults(args: argparse.Namespace) -> Any:  # noqa: ANN401 - FaultSchedule, t
     from memorywam_robot.cameras.frame_faults import read_faults
 
     return None if args.faults is None else read_faults(args.faults)
-
-
-def _outcome(
-    policy: "Policy", load: "Load", results: "list[LiveResult]", timing: dict[str, Any]
-) -> Outcome:
-    """Tell how episodes went."""
-    judged = [one.success for one in results if one.success is not None]
-    share = sum(judged) / len(judged) if judged else None
-    quality = min((one.counts.grid.memory_quality for one in results), default=1.0)
-    late = timing.get("tick")
-    note = "" if share is None else f"{share:.0%} of {len(judged)} succeeded; "
-    note += f"{load.sentence()}; memory quality {quality:.3f} at worst"
-    if late:
-        note += f"; ticks late {late['late_p99_ms']:.2f} ms (p99) of {late['period_ms']:.0f}"
-    return Outcome(
-        ok=not any(one.aborted for one in results),
-        headers=("seed", "success", "remark", "frames", "chunks", "replaced", "holds", "seconds"),
-        rows=[
-            (
-                one.seed,
-                "" if one.success is None else "yes" if one.success else "no",
-                one.remark,
-                one.counts.frames,
-                one.counts.chunks,
-                one.counts.chunks_replaced,
-                one.counts.holds,
-                round(one.seconds, 2),
-            )
-            for one in results
-        ],
-        data={
-            "loop": "async",
-            "success": share,
-            "load": {name: getattr(load, name) for name in load.__slots__},
-            "timing": timing,
-            "stages_ms": policy.session.timings.percentiles(),
-            "episodes": [one.report() for one in results],
-        },
-        note=note,
-    )

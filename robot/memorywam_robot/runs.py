@@ -12,6 +12,7 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.memory import Visible
 from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.policy import Policy
+from memorywam_runtime.warm_up import warm_up
 
 __all__ = [
     "PARTS",
@@ -53,7 +54,11 @@ def visible_from_names(hidden: str) -> Visible:
 
 
 def policy_from_bundle(
-    path: Path, opening: Opening | None = None, visible: Visible | None = None
+    path: Path,
+    opening: Opening | None = None,
+    visible: Visible | None = None,
+    *,
+    num_steps: int | None = None,
 ) -> Policy:
     """Open a bundle as a policy.
 
@@ -61,12 +66,16 @@ def policy_from_bundle(
         path: The bundle's directory.
         opening: On which backend; ONNX Runtime by default.
         visible: Parts of memory to hide, for ablations.
+        num_steps: Denoising steps of a chunk; the contract's by default.
 
     Raises:
         BundleError: damaged, incomplete, or of another version.
         MissingPartError: the backend is unknown, or what it needs is not installed.
     """
-    return Policy(opened(path, opening or Opening(), visible))
+    session = opened(path, opening or Opening(), visible)
+    if num_steps is not None and session.backend.is_async:
+        warm_up(session, num_steps)  # opening it has run the contract's number
+    return Policy(session, num_steps=num_steps)
 
 
 def run_episodes(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.opening_args import add_opening_args
+from memorywam_runtime.opening_args import add_opening_args, add_steps_arg
 from memorywam_runtime.report import Outcome
 
 if TYPE_CHECKING:
@@ -49,19 +49,22 @@ class Serve:
         )
         _add_dialect_args(parser)
         add_opening_args(parser)
+        add_steps_arg(parser)
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Serve until a signal; what cannot work is refused before anything listens."""
         from memorywam_robot.adapters.openpi import OpenpiServer
         from memorywam_robot.runs import policy_from_bundle
-        from memorywam_runtime.opening import opening_from_args
+        from memorywam_runtime.opening import num_steps_from_args, opening_from_args
 
         if args.protocol not in _PROTOCOLS:
             raise InputError(
                 f"unknown protocol '{args.protocol}'; expected one of {', '.join(_PROTOCOLS)}"
             )
         options = _options(args)
-        policy = policy_from_bundle(args.bundle, opening_from_args(args))
+        policy = policy_from_bundle(
+            args.bundle, opening_from_args(args), num_steps=num_steps_from_args(args)
+        )
         service = _service(args, policy)
         server = OpenpiServer(service, options)
         _serve(server, token=bool(options.token))
@@ -143,6 +146,7 @@ def _service(args: argparse.Namespace, policy: "Policy") -> "PolicyService":
         "contract_hash": manifest.contract_hash,
         "checkpoint_sha256": manifest.source.sha256,
         "instructions": [prompt.text for prompt in manifest.prompts],
+        "num_denoising_steps": policy.num_denoising_steps,
     }
     return PolicyService(
         policy,
@@ -197,6 +201,7 @@ def _served(
         | {
             "bundle": args.bundle,
             "contract_hash": policy.session.manifest.contract_hash,
+            "num_denoising_steps": policy.num_denoising_steps,
             "stages_ms": policy.session.timings.percentiles(),
         },
         note="stopped as asked",

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from html import escape
 from statistics import median
 
+import numpy as np
+
 from memorywam_robot.summary_report import ArmTimes, EpisodeReport, RunReport, TickTimes
 from memorywam_runtime.pages import section, table
 from memorywam_runtime.plots import Line, line_chart
@@ -213,7 +215,7 @@ def times_section(report: RunReport) -> str:
         if not spans:
             continue
         lines.append(Line(name=name, points=_thinned([(n + 1, ms) for n, ms in enumerate(spans)])))
-        ranks = [_percentile(spans, share) for share in (0.5, 0.95, 0.99, 1.0)]
+        ranks = np.percentile(spans, [50, 95, 99, 100])
         rows.append((name, *(f"{value:.1f}" for value in ranks)))
     if not lines:
         return ""
@@ -299,8 +301,3 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         max(points[n : n + every], key=lambda point: point[1])
         for n in range(0, len(points), max(every, 1))
     ]
-
-
-def _percentile(values: Sequence[float], share: float) -> float:
-    """Return the least value that such a share of all is within."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

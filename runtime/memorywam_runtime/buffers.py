@@ -5,6 +5,7 @@ import math
 import msgspec
 
 from memorywam_runtime.backends import Array, Backend
+from memorywam_runtime.free_memory import check_room
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.tensors import TensorSpec
 
@@ -19,10 +20,20 @@ class Buffers:
 
     The memory tensors of all layers lie one behind the other in one arena, large enough for the
     last gist bucket, so that one strided copy moves a frame's rows in every layer. A view has the
-    rows of the current bucket, so an update or a step reads only those.
+    rows of the current bucket, so an update or a step reads only those. All that an episode can
+    take is taken and zeroed at the start: none is asked for in its middle.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend) -> None:
+        """Take all of it.
+
+        Args:
+            manifest: With the specs, and the frames that memory holds.
+            backend: Where it lies.
+
+        Raises:
+            CapacityError: the host has less free; nothing is taken.
+        """
         self._backend = backend
         self._manifest = manifest
         self._rows = manifest.rows
@@ -32,17 +43,20 @@ class Buffers:
             for spec in manifest.graphs["cache_update"].inputs
             if spec.name.startswith("memory.")
         )
-        last = self._arena_spec(self._rows.total(manifest.memory.gist_buckets[-1]))
-        self._arena = backend.flat(_elements(last), last)
-        self._fixed: dict[str, Array] = {}
-        self._constant: dict[str, Array] = {}
-        self._flat: dict[str, Array] = {}
         self.window_specs = [
             spec
             for spec in manifest.graphs["action_step"].inputs
             if spec.name.startswith("window.")
         ]
         """Of the narrow window, all layers; none where it is part of the memory tensors."""
+        last = self._arena_spec(self._rows.total(manifest.memory.gist_buckets[-1]))
+        if not backend.is_async:  # a device's own allocation refuses; the host's may overcommit
+            window = sum(spec.num_bytes for spec in self.window_specs)
+            check_room(last.num_bytes + window, manifest.memory.max_frames)
+        self._arena = backend.flat(_elements(last), last)
+        self._fixed: dict[str, Array] = {}
+        self._constant: dict[str, Array] = {}
+        self._flat: dict[str, Array] = {}
         self.window = self.pack(self.window_specs, prefix="narrow")
         """All of it as one [layers x 2, H, rows, D], or each by itself; see `pack`."""
         self.state_specs = [

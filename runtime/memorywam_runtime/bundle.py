@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memorywam_runtime.backends import Backend, backend_from_name
 from memorywam_runtime.engines import BUILT_BACKENDS, manifest_on_device
-from memorywam_runtime.errors import BundleError, InputError
+from memorywam_runtime.errors import BundleError, CapacityError, InputError
 from memorywam_runtime.files import inside, read_file, sha256_of, shown
 from memorywam_runtime.manifest import OWN_FIELDS, Manifest, PromptEntry, manifest_from_json
 from memorywam_runtime.memory import Visible
@@ -21,6 +21,7 @@ from memorywam_runtime.warm_up import warm_up
 
 __all__ = [
     "MANIFEST_FILE",
+    "WEIGHTS_FILE",
     "check_bundle",
     "check_parity",
     "open_bundle",
@@ -31,6 +32,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
 _MOST_JSON_BYTES = 1 << 26
 _HOST_INPUTS = {
     "prompt_kv": {"context"},
@@ -104,6 +106,8 @@ def open_bundle(
     }
     try:
         session = Session(manifest, runner, loaded, root=root, visible=visible)
+    except CapacityError as error:
+        raise BundleError(f"{root}: {error}") from error
     # A size that no machine has, or that no array may have, is told in as many ways.
     except (
         InputError, LookupError, StopIteration, ValueError, OverflowError, MemoryError, TypeError,

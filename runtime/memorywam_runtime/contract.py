@@ -201,12 +201,6 @@ class InferenceContract(_Part, frozen=True):
         return self.head_dim // 2 - 2 * spatial, spatial, spatial
 
     @property
-    def num_vae_caches(self) -> int:
-        """Feature caches of the streamed encoder (Wan2.2: 24)."""
-        stages = len(self.vae.channel_multipliers)
-        return 2 + 2 * self.vae.num_res_blocks * stages + sum(self.vae.temporal_downsample) + 4
-
-    @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON; the name does not count, and 5 is the same as 5.0."""
         canonical = msgspec.convert(msgspec.to_builtins(self), InferenceContract)

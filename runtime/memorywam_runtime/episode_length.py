@@ -1,4 +1,4 @@
-"""Whether an episode fits: refused where memory cannot hold it, warned of if none was trained."""
+"""Whether an episode fits: refused where memory cannot hold it, warned of where it will lack."""
 
 import logging
 
@@ -12,7 +12,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def check_length(max_steps: int, contract: InferenceContract, plan: MemoryPlan) -> None:
-    """Refuse an episode that memory cannot hold; warn of one that no training reached.
+    """Refuse an episode that memory cannot hold; warn of lost gists, and of untrained length.
 
     Args:
         max_steps: Longest it can get, in environment steps.
@@ -30,10 +30,20 @@ def check_length(max_steps: int, contract: InferenceContract, plan: MemoryPlan) 
             frames - 1,
             contract.trained_frames - 1,
         )
-    keeps_all = contract.memory.num_gists and plan.on_full != "drop-oldest-gist"
-    if keeps_all and frames > plan.max_frames:
+    if not contract.memory.num_gists or frames <= plan.max_frames:
+        return
+    if plan.on_full != "drop-oldest-gist":
         raise CapacityError(
             f"an episode of {max_steps} steps needs {frames} frames; the bundle holds "
             f"{plan.max_frames} and its policy is '{plan.on_full}': export with "
             f"--max-frames {frames} or more"
         )
+    _LOG.warning(
+        "an episode of %d steps reaches %d frames; memory holds the gists of %d: the %d oldest "
+        "will be dropped (policy '%s')",
+        max_steps,
+        frames,
+        plan.max_frames,
+        frames - plan.max_frames,
+        plan.on_full,
+    )

@@ -34,7 +34,7 @@ class CheckpointError(MemorywamError, ValueError):
 
 
 class CapacityError(MemorywamError, RuntimeError):
-    """The gist table is full and the declared policy is to refuse or to stop."""
+    """Memory is full and its policy is to refuse or to stop, or the machine has less free."""
 
 
 class MissingPartError(MemorywamError, RuntimeError):

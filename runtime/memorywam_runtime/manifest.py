@@ -1,12 +1,15 @@
 """The manifest: what a bundle promises about its graphs, tensors, memory, units and files."""
 
 import hashlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import BundleError, ContractError, InputError
+from memorywam_runtime.files import sha256_of
 from memorywam_runtime.memory import Rows
 from memorywam_runtime.normalization import Normalization
 from memorywam_runtime.schemas import schema_of
@@ -30,6 +33,8 @@ __all__ = [
     "ReportEntry",
     "Rewrite",
     "SourceEntry",
+    "entries_from_folder",
+    "entry_from_file",
     "manifest_from_json",
     "manifest_schema",
     "manifest_to_json",
@@ -234,6 +239,29 @@ class Manifest(_Part, frozen=True):
     def prompt(self, text: str) -> PromptEntry | None:
         """Return the entry of an instruction, or None."""
         return next((entry for entry in self.prompts if entry.text == text), None)
+
+
+def entry_from_file(path: Path, sha256: str | None = None) -> FileEntry:
+    """Return size and hash of a file; with the hash given, its bytes are not read again.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    return FileEntry(num_bytes=path.stat().st_size, sha256=sha256 or sha256_of(path))
+
+
+def entries_from_folder(root: Path, known: Mapping[str, str]) -> dict[str, FileEntry]:
+    """Return size and hash of every file below a folder, by its path there.
+
+    Args:
+        root: The folder.
+        known: Hashes of files that are not read again.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+    return {name: entry_from_file(root / name, known.get(name)) for name in names}
 
 
 def manifest_to_json(manifest: Manifest) -> bytes:

@@ -12,10 +12,18 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.memory import Visible
 from memorywam_runtime.session import Session
 
-__all__ = ["Opening", "backend_from_opening", "opened", "opening_from_args"]
+__all__ = [
+    "Opening",
+    "backend_from_opening",
+    "num_steps_from_args",
+    "opened",
+    "opening_from_args",
+]
 
 _MOST_THREADS = 1024
 """More than any machine that runs a policy has cores; each takes a stack."""
+_MOST_STEPS = 10_000
+"""Of denoising: a thousand times as many as any policy takes."""
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +60,18 @@ def opening_from_args(args: argparse.Namespace) -> Opening:
         engines=args.engine,
         allow_unverified=args.allow_unverified,
     )
+
+
+def num_steps_from_args(args: argparse.Namespace) -> int | None:
+    """Return the denoising steps that --steps asks for; None leaves them to the contract.
+
+    Raises:
+        InputError: fewer than one, or more than any policy takes.
+    """
+    found: int | None = args.steps
+    if found is not None and not 1 <= found <= _MOST_STEPS:
+        raise InputError(f"found --steps {found}; expected 1 to {_MOST_STEPS} denoising steps")
+    return found
 
 
 def backend_from_opening(opening: Opening, profile: Path | None = None) -> Backend:

@@ -1,8 +1,8 @@
-"""The options of every verb that runs a bundle; they load nothing."""
+"""The options of verbs that run a bundle; they load nothing."""
 
 import argparse
 
-__all__ = ["add_opening_args"]
+__all__ = ["add_opening_args", "add_steps_arg"]
 
 
 def add_opening_args(parser: argparse.ArgumentParser) -> None:
@@ -18,4 +18,11 @@ def add_opening_args(parser: argparse.ArgumentParser) -> None:
         "--allow-unverified",
         action="store_true",
         help="run engines that no passing parity report vouches for; it is logged",
+    )
+
+
+def add_steps_arg(parser: argparse.ArgumentParser) -> None:
+    """Declare --steps, of a verb that makes chunks as it is asked to."""
+    parser.add_argument(
+        "--steps", metavar="N", type=int, help="denoising steps of a chunk; default the contract's"
     )

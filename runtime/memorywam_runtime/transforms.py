@@ -1,4 +1,4 @@
-"""Camera images to the model's input, and actions and states to and from its units."""
+"""Camera images to the pixels that the model takes: one mosaic, resized as in its training."""
 
 from collections.abc import Mapping
 

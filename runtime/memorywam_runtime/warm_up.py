@@ -8,10 +8,15 @@ _TURNS = 2
 """The first run of a sequence makes its calls one by one, the second captures them."""
 
 
-def warm_up(session: Session) -> None:
-    """Run what a tick runs, on empty memory of every size; then reset: the episode is lost."""
+def warm_up(session: Session, num_steps: int | None = None) -> None:
+    """Run what a tick runs, on empty memory of every size; then reset: the episode is lost.
+
+    Args:
+        session: Between episodes.
+        num_steps: Denoising steps of a chunk; the contract's by default.
+    """
     buffers, calls = session.buffers, session.calls
-    num_steps = session.contract.conventions.num_steps
+    num_steps = num_steps or session.contract.conventions.num_steps
     for bucket in range(len(session.manifest.memory.gist_buckets)):
         buffers.bucket = bucket
         calls.bind_memory()

@@ -6,7 +6,7 @@ import pytest
 
 from memorywam_calibration.frames import frames_of
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.recording import Observed, open_recording
+from memorywam_runtime.recording import Instructed, Observed, open_recording
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def test_a_gap_is_refused(recorded, writer):
     ]
     with pytest.raises(InputError, match="observation of step 16 and none of step 12"):
         list(frames_of(_with(recording, events), writer.contract))
+
+
+def test_another_instruction_on_the_way_is_refused(recorded, writer):
+    recording = recorded(3)
+    events = list(recording.events())
+    other = Instructed(step=20, instruction="other", keep_memory=True, received_ns=1)
+    with pytest.raises(InputError, match="another instruction after step 20; expected one"):
+        list(frames_of(_with(recording, [*events[:-1], other, events[-1]]), writer.contract))
 
 
 def test_single_frames_are_one_observation_each(recorded, writer):

@@ -244,7 +244,6 @@ def test_derived_sizes_are_those_of_the_paper():
     assert real.num_frame_tokens == 128
     assert real.latent_shape == (24, 20)
     assert real.rope_pairs == (22, 21, 21)
-    assert real.num_vae_caches == 24
     assert real.steps_per_frame == 16
     assert real.num_ring_slots == 4
     assert contract_from_preset("d455-256x352").num_visual == 88

@@ -27,12 +27,11 @@ from memorywam_export.parity.parity import drive, random_script
 from memorywam_export.parity.parity_graphs import graph_inputs
 from memorywam_export.parity.trace_report import Array, Tensors, difference
 from memorywam_runtime.backends import Backend, backend_from_name
+from memorywam_runtime.bundle import WEIGHTS_FILE
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.versions import versions
 
-__all__ = ["WEIGHTS_FILE", "BundleParts"]
-
-WEIGHTS_FILE = "weights.safetensors"
+__all__ = ["BundleParts"]
 
 
 class BundleParts:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from memorywam_export.bisect.bisect_fault import Bisection
-from memorywam_export.bisect.bisect_parts import WEIGHTS_FILE, BundleParts
+from memorywam_export.bisect.bisect_parts import BundleParts
 from memorywam_export.checkpoints.checkpoint import Checkpoint
-from memorywam_runtime.bundle import check_bundle
+from memorywam_runtime.bundle import WEIGHTS_FILE, check_bundle
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest
 

@@ -13,18 +13,10 @@ from torch.export.graph_signature import InputKind
 from torch.fx.node import map_aggregate
 
 from memorywam_export.eager.torch_arrays import tensor_from_array
-from memorywam_export.graphs.graph_spec import GraphSpec
+from memorywam_export.graphs.graph_spec import TORCH_DTYPES, GraphSpec
 from memorywam_export.graphs.onnx_writer import exported
 
 __all__ = ["GraphTruth", "Place", "Tensor"]
-
-TORCH_DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int64": torch.int64,
-}
 
 Tensor = NDArray[Any]
 

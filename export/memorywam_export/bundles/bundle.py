@@ -28,18 +28,18 @@ from memorywam_export.graphs.rewrites import (
 )
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.text.prompts import context_from_embedding, write_prompt
-from memorywam_runtime.bundle import MANIFEST_FILE
+from memorywam_runtime.bundle import MANIFEST_FILE, WEIGHTS_FILE
 from memorywam_runtime.errors import CheckpointError, InputError
 from memorywam_runtime.files import atomic_directory, sha256_of
 from memorywam_runtime.manifest import (
     SCHEMA_VERSION,
     CacheWrite,
-    FileEntry,
     GraphEntry,
     Manifest,
     Precision,
     PromptEntry,
     SourceEntry,
+    entries_from_folder,
     manifest_to_json,
 )
 from memorywam_runtime.report import Progress
@@ -47,7 +47,6 @@ from memorywam_runtime.versions import versions
 
 __all__ = ["PRECISIONS", "ExportOptions", "export_bundle", "model_from_weights"]
 
-WEIGHTS_FILE = "weights.safetensors"
 PRECISIONS: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -123,7 +122,7 @@ def export_bundle(
             memory=plan,
             normalization=checkpoint.normalization,
             prompts=prompts,
-            files=_file_entries(draft, {WEIGHTS_FILE: weights_hash}),
+            files=entries_from_folder(draft, {WEIGHTS_FILE: weights_hash}),
             source=SourceEntry(checkpoint=checkpoint.name, sha256=checkpoint.sha256),
             versions=versions(),
             rewrites=rewrites.names,
@@ -255,13 +254,3 @@ def _write_prompts(
         num_tokens = len(checkpoint.prompts[text])
         entries.append(write_prompt(draft, text, arrays, num_tokens, encoder))
     return tuple(entries)
-
-
-def _file_entries(root: Path, known: Mapping[str, str]) -> dict[str, FileEntry]:
-    """Return size and hash of every file of a bundle; those known already are not read again."""
-    return {
-        name: FileEntry(
-            num_bytes=(root / name).stat().st_size, sha256=known.get(name) or sha256_of(root / name)
-        )
-        for name in sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-    }

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from memorywam_runtime.bundle import MANIFEST_FILE, check_bundle
-from memorywam_runtime.files import atomic_write, sha256_of
-from memorywam_runtime.manifest import FileEntry, Manifest, ReportEntry, manifest_to_json
+from memorywam_runtime.files import atomic_write
+from memorywam_runtime.manifest import Manifest, ReportEntry, entry_from_file, manifest_to_json
 from memorywam_runtime.report import json_from_data
 
 __all__ = ["record_bundle_parity"]
@@ -38,8 +38,7 @@ def record_bundle_parity(root: Path, data: dict[str, Any], page: str, *, passed:
         atomic_write(root / name, text.encode())
     files = dict(manifest.files)
     for name in contents:
-        path = root / name
-        files[name] = FileEntry(num_bytes=path.stat().st_size, sha256=sha256_of(path))
+        files[name] = entry_from_file(root / name)
     entry = ReportEntry(file=_FILE, page=_PAGE, passed=passed, sha256s=manifest.judged_files)
     changed = msgspec.structs.replace(manifest, files=files, parity=entry)
     atomic_write(root / MANIFEST_FILE, manifest_to_json(changed))

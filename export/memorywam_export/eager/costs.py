@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from memorywam_export.eager.eager import graph_modules, specs_of
-from memorywam_export.graphs.graph_specs import KEYS, ROWS, GraphSpec
+from memorywam_export.graphs.graph_spec import TORCH_DTYPES, GraphSpec
+from memorywam_export.graphs.graph_specs import KEYS, ROWS
 from memorywam_export.graphs.rewrites import Rewrites, RewrittenModel
 from memorywam_export.reference.model import MemoryWam
 from memorywam_runtime.contract import InferenceContract
@@ -24,13 +25,6 @@ _DEPTHS = (2, 3)
 """Layers to count at: all but the last video layer are alike, so more add the same each."""
 _ROWS = (1 << 10, 1 << 11)
 """Rows of memory to count at: what grows with them grows in a straight line."""
-_TORCH_DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int64": torch.int64,
-}
 
 
 def graph_costs(
@@ -119,7 +113,7 @@ def _counted(module: nn.Module, spec: GraphSpec, rows: int) -> tuple[set[int], i
 
     def empty(s: TensorSpec) -> torch.Tensor:
         shape = s.bound(**sizes).fixed_shape
-        return torch.empty(shape, dtype=_TORCH_DTYPES[s.dtype], device="meta")
+        return torch.empty(shape, dtype=TORCH_DTYPES[s.dtype], device="meta")
 
     single = [empty(s) for s in spec.single]
     lists = [[empty(s) for s in specs] for specs in spec.lists]

@@ -12,7 +12,8 @@ from torch import nn
 from memorywam_export.checkpoints.weights import Weight
 from memorywam_export.eager.torch_arrays import tensor_from_array
 from memorywam_export.graphs.folding import rewritten_weights
-from memorywam_export.graphs.graph_specs import GraphSpec, graph_specs
+from memorywam_export.graphs.graph_spec import GraphSpec
+from memorywam_export.graphs.graph_specs import graph_specs
 from memorywam_export.graphs.graphs import (
     ActionDenoise,
     ActionModulation,
@@ -31,7 +32,7 @@ from memorywam_export.graphs.rewrites import (
 from memorywam_export.reference.model import MemoryWam
 from memorywam_runtime.backends import Run
 from memorywam_runtime.backends.host import HostArrays
-from memorywam_runtime.bundle import read_manifest
+from memorywam_runtime.bundle import WEIGHTS_FILE, read_manifest
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.manifest import (
@@ -59,8 +60,6 @@ __all__ = [
     "rewritten_model",
     "specs_of",
 ]
-
-_WEIGHTS_FILE = "weights.safetensors"
 
 _DTYPES: dict[torch.dtype, DType] = {
     torch.float64: "float64",
@@ -278,12 +277,12 @@ def backend_of_bundle(root: Path) -> EagerBackend:
         )
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     try:
-        tensors = load_file(root / _WEIGHTS_FILE)
+        tensors = load_file(root / WEIGHTS_FILE)
         rewrites = rewrites_of_manifest(manifest)
         model = model_from_tensors(manifest.contract, tensors, kinds[manifest.precision], rewrites)
     except Exception as error:  # safetensors and torch raise many kinds
         raise BundleError(
-            f"{root / _WEIGHTS_FILE} does not hold the weights of contract "
+            f"{root / WEIGHTS_FILE} does not hold the weights of contract "
             f"'{manifest.contract.name}': {error}; export the checkpoint again"
         ) from error
     return EagerBackend(model, manifest.cache_write)

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from memorywam_export.bundles.bundle import PRECISIONS
 from memorywam_export.checkpoints.checkpoint import Checkpoint
-from memorywam_export.eager.eager import eager_session, rewritten_model
 from memorywam_export.episodes.drift import checkpoints, measured_drift, random_frames
 from memorywam_export.episodes.drift_gate import (
     FITTED_FROM,
@@ -20,9 +18,8 @@ from memorywam_export.episodes.drift_gate import (
     curve_data,
     drift_checks,
 )
-from memorywam_export.graphs.rewrites import rewrites_of_manifest
 from memorywam_export.ladder.climb import Rung
-from memorywam_export.ladder.ladder import ladder
+from memorywam_export.ladder.ladder import in_torch, ladder, with_plan
 from memorywam_export.parity.parity import random_script, text_of
 from memorywam_export.parity.parity_report import Check
 from memorywam_runtime.bundle import check_bundle
@@ -160,31 +157,15 @@ def drift_rungs(
     rungs = ladder(root, planned, checkpoint)
     names = {rung.name for rung in rungs}
 
-    def in_torch(dtype: torch.dtype) -> Session:
-        rewrites = rewrites_of_manifest(manifest)
-        return eager_session(
-            rewritten_model(checkpoint.contract, checkpoint.weights, dtype, rewrites),
-            checkpoint.normalization,
-            cache_write=manifest.cache_write,
-            plan=plan,
-        )
-
     for precision in precisions:
         name, dtype = f"graph {precision}", PRECISIONS[precision]
         if name not in names:
-            rungs.append(Rung(name=name, precision=precision, open=partial(in_torch, dtype)))
+            opened = partial(in_torch, manifest, checkpoint, dtype, plan)
+            rungs.append(Rung(name=name, precision=precision, open=opened))
     if device is not None:
-        name, session = device.backend.name, _planned(device, plan)
+        name, session = device.backend.name, with_plan(device, plan)
         rungs.append(Rung(name=name, precision=manifest.precision, open=lambda: session))
     return rungs
-
-
-def _planned(session: Session, plan: MemoryPlan) -> Session:
-    """Return the session, or one on the same engines with another memory plan."""
-    if session.manifest.memory == plan:
-        return session
-    manifest = msgspec.structs.replace(session.manifest, memory=plan)
-    return Session(manifest, session.backend, session.engines, root=session.root)
 
 
 def _instructed(session: Session, checkpoint: Checkpoint, seed: int) -> Session:

@@ -2,9 +2,20 @@
 
 from dataclasses import dataclass, field
 
-from memorywam_runtime.tensors import TensorSpec
+import torch
 
-__all__ = ["GraphSpec"]
+from memorywam_runtime.tensors import DType, TensorSpec
+
+__all__ = ["TORCH_DTYPES", "GraphSpec"]
+
+TORCH_DTYPES: dict[DType, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+}
+"""What a graph's tensors are in torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.manifest import CacheWrite
 from memorywam_runtime.tensors import DType, TensorSpec
 
-__all__ = ["GraphSpec", "graph_specs"]
+__all__ = ["KEYS", "ROWS", "graph_specs"]
 
 ROWS = "rows"
 """Rows of memory: the one size that is open when a graph is exported, set by the gist bucket."""

@@ -1,4 +1,4 @@
-"""The split: one module per graph, with name, shape, type and meaning of every tensor.
+"""The split: one module per graph; `graph_specs` says what each tensor is.
 
 Every graph is a pure function of its inputs. Positions, noise, rows and key bias are inputs, so
 one set of graphs serves frame 0 and frame 5,000, every instruction and every number of steps.

@@ -15,20 +15,14 @@ from torch import nn
 from torch.export import Dim
 
 from memorywam_export.checkpoints.weights import Span
-from memorywam_export.graphs.graph_specs import KEYS, ROWS, GraphSpec
+from memorywam_export.graphs.graph_spec import TORCH_DTYPES, GraphSpec
+from memorywam_export.graphs.graph_specs import KEYS, ROWS
 from memorywam_export.graphs.passes import widen_softmax
 from memorywam_runtime.errors import CheckpointError
 from memorywam_runtime.tensors import TensorSpec
 
 __all__ = ["exported", "write_onnx"]
 
-_TORCH_DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int64": torch.int64,
-}
 _IR_DTYPES = {
     torch.float64: ir.DataType.DOUBLE,
     torch.float32: ir.DataType.FLOAT,
@@ -143,7 +137,7 @@ def _num_own(spec: GraphSpec) -> int:
 
 def _zeros(spec: TensorSpec, sizes: dict[str, int]) -> torch.Tensor:
     """Return an example input."""
-    return torch.zeros(spec.bound(**sizes).fixed_shape, dtype=_TORCH_DTYPES[spec.dtype])
+    return torch.zeros(spec.bound(**sizes).fixed_shape, dtype=TORCH_DTYPES[spec.dtype])
 
 
 def _dynamic(spec: TensorSpec, dims: dict[str, Any]) -> dict[int, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from memorywam_runtime.bundle import open_bundle
 from memorywam_runtime.manifest import Manifest, MemoryPlan
 from memorywam_runtime.session import Session
 
-__all__ = ["ladder", "on_cpu", "open_device"]
+__all__ = ["in_torch", "ladder", "on_cpu", "open_device", "with_plan"]
 
 
 def open_device(root: Path, backend: str, engines: Path | None) -> Session:
@@ -38,31 +39,45 @@ def ladder(
         device: One more; all others then have memory of the sizes that it takes.
     """
     plan = manifest.memory if device is None else device.manifest.memory
-
-    def in_torch(dtype: torch.dtype) -> Session:
-        rewrites = rewrites_of_manifest(manifest)
-        return eager_session(
-            rewritten_model(checkpoint.contract, checkpoint.weights, dtype, rewrites),
-            checkpoint.normalization,
-            cache_write=manifest.cache_write,
-            plan=plan,
-        )
-
     precision = manifest.precision
+    kinds: dict[str, torch.dtype] = {
+        "fp64": torch.float64,
+        "fp32": torch.float32,
+        precision: PRECISIONS[precision],
+    }
     rungs = [
-        Rung(name="graph fp64", precision="fp64", open=lambda: in_torch(torch.float64)),
-        Rung(name="graph fp32", precision="fp32", open=lambda: in_torch(torch.float32)),
-    ]
-    if precision != "fp32":
-        dtype = PRECISIONS[precision]
-        rungs.append(
-            Rung(name=f"graph {precision}", precision=precision, open=lambda: in_torch(dtype))
+        Rung(
+            name=f"graph {name}",
+            precision=name,
+            open=partial(in_torch, manifest, checkpoint, dtype, plan),
         )
+        for name, dtype in kinds.items()
+    ]
     if precision != "bf16":  # ONNX Runtime has no bfloat16 on the CPU
         rungs.append(Rung(name="onnx", precision=precision, open=lambda: on_cpu(root, plan)))
     if device is not None:
         rungs.append(Rung(name=device.backend.name, precision=precision, open=lambda: device))
     return rungs
+
+
+def in_torch(
+    manifest: Manifest, checkpoint: Checkpoint, dtype: torch.dtype, plan: MemoryPlan
+) -> Session:
+    """Return a session on a bundle's graphs in torch, with its rewrites.
+
+    Args:
+        manifest: The bundle's.
+        checkpoint: What it was made from.
+        dtype: Of weights, memory and arithmetic, whatever the bundle's.
+        plan: Of memory.
+    """
+    rewrites = rewrites_of_manifest(manifest)
+    return eager_session(
+        rewritten_model(checkpoint.contract, checkpoint.weights, dtype, rewrites),
+        checkpoint.normalization,
+        cache_write=manifest.cache_write,
+        plan=plan,
+    )
 
 
 def on_cpu(root: Path, plan: MemoryPlan, *, as_written: bool = False) -> Session:
@@ -75,10 +90,15 @@ def on_cpu(root: Path, plan: MemoryPlan, *, as_written: bool = False) -> Session
     """
     with _untold():
         session = open_bundle(root, allow_unverified=True, as_written=as_written)
+    return with_plan(session, plan)
+
+
+def with_plan(session: Session, plan: MemoryPlan) -> Session:
+    """Return the session, or one on the same engines with memory of the sizes of a plan."""
     if session.manifest.memory == plan:
         return session
     manifest = msgspec.structs.replace(session.manifest, memory=plan)
-    return Session(manifest, session.backend, session.engines, root=root)
+    return Session(manifest, session.backend, session.engines, root=session.root)
 
 
 @contextlib.contextmanager

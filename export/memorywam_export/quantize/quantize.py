@@ -35,21 +35,20 @@ from memorywam_export.quantize.quantize_table import (
 )
 from memorywam_export.quantize.quantize_weights import SCALE_SUFFIX, Quantized, quantized_weight
 from memorywam_export.recipes.recipes import Recipe, wide_reason
-from memorywam_runtime.bundle import MANIFEST_FILE, check_bundle
+from memorywam_runtime.bundle import MANIFEST_FILE, WEIGHTS_FILE, check_bundle
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.files import atomic_directory, sha256_of
+from memorywam_runtime.files import atomic_directory
 from memorywam_runtime.manifest import (
-    FileEntry,
     GraphEntry,
     Manifest,
     Quantization,
+    entries_from_folder,
     manifest_to_json,
 )
 from memorywam_runtime.scale_table import ScaleTable, scale_table_to_json
 
-__all__ = ["TABLE_FILE", "BundleGraphs", "bundle_graphs", "quantize_bundle"]
+__all__ = ["TABLE_FILE", "WEIGHTS_FILE", "BundleGraphs", "bundle_graphs", "quantize_bundle"]
 
-WEIGHTS_FILE = "weights.safetensors"
 TABLE_FILE = "scale_table.json"
 BLOCK_OPSET = 21
 """The first whose DequantizeLinear knows blocks and int4."""
@@ -114,7 +113,7 @@ def quantize_bundle(
         quantized = msgspec.structs.replace(
             manifest,
             graphs=entries,
-            files=_file_entries(draft, hashes),
+            files=entries_from_folder(draft, hashes),
             parity=None,
             quantization=Quantization(
                 recipe=recipe.name,
@@ -290,13 +289,3 @@ def _weight(root: Path, spans: Mapping[str, Span], name: str) -> Weight:
         return tensor
 
     return Weight(name, spans[name].shape, spans[name].dtype, load)
-
-
-def _file_entries(root: Path, known: Mapping[str, str]) -> dict[str, FileEntry]:
-    """Return size and hash of every file; those known already are not read again."""
-    return {
-        name: FileEntry(
-            num_bytes=(root / name).stat().st_size, sha256=known.get(name) or sha256_of(root / name)
-        )
-        for name in sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-    }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_export.quantize.quantize_folds import Fold
-from memorywam_export.recipes.recipes import Recipe
+from memorywam_export.recipes.recipes import LARGEST, Recipe
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import DTYPES, Manifest, MemoryQuantization, Precision, Rewrite
@@ -34,7 +34,6 @@ and those that are cut have the largest errors. It costs 2 dB where nothing woul
 over a thousand frames, errors of the demo's window and gists were two and a half times as large."""
 _TINY = 1e-6
 """Of the largest value of a tensor, so that one of zeros has a scale."""
-_LARGEST = {"int8": 127.0, "fp8": 448.0}
 _TYPES: dict[str, Literal["int8", "float8e4m3fn"]] = {"int8": "int8", "fp8": "float8e4m3fn"}
 _AGAIN = "calibrate this bundle again"
 
@@ -118,7 +117,7 @@ def memory_entries(
         observer: What the entries call this.
     """
     assert recipe.memory is not None
-    entries, end = {}, _LARGEST[recipe.memory]
+    entries, end = {}, LARGEST[recipe.memory]
     for name, seen in sorted(absmax.items()):
         largest = _HEADROOM * seen.astype(np.float64)
         if name.endswith("k"):

@@ -15,7 +15,7 @@ from memorywam_export.quantize.quantize_memory import memory_entries
 from memorywam_export.quantize.quantize_memory_ranges import memory_absmax
 from memorywam_export.quantize.quantize_sites import Site
 from memorywam_export.quantize.quantize_taps import WatchedEngine, taps_of, with_taps
-from memorywam_export.recipes.recipes import RECIPES, Recipe, wide_reason
+from memorywam_export.recipes.recipes import LARGEST, RECIPES, Recipe, wide_reason
 from memorywam_runtime.backends import Engine, backend_from_name
 from memorywam_runtime.bundle import check_bundle
 from memorywam_runtime.errors import InputError
@@ -26,7 +26,6 @@ from memorywam_runtime.versions import versions
 
 __all__ = ["random_input_ranges"]
 
-_LARGEST = {"int8": 127.0, "fp8": 448.0}
 _OBSERVER = "max of random inputs"
 _LEAST = 1e-6
 """Of a range, so that a tensor of zeros has a scale."""
@@ -127,7 +126,7 @@ def _entry(absmax: float, recipe: Recipe) -> ScaleEntry:
     return ScaleEntry(
         kind="activation",
         dtype=recipe.activation,
-        scales=(max(absmax, _LEAST) / _LARGEST[recipe.activation],),
+        scales=(max(absmax, _LEAST) / LARGEST[recipe.activation],),
         observer=_OBSERVER,
         absmax=absmax,
     )

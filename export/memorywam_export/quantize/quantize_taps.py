@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from memorywam_export.quantize.quantize_sites import Site
 from memorywam_runtime.backends import Array, Backend, Engine, Run
+from memorywam_runtime.bundle import WEIGHTS_FILE
 from memorywam_runtime.errors import CheckpointError
 from memorywam_runtime.manifest import DTYPES, GraphEntry, Manifest, Precision
 from memorywam_runtime.tensors import TensorSpec, decoded
 
 __all__ = ["Tap", "WatchedEngine", "taps_of", "with_taps"]
-
-WEIGHTS_FILE = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

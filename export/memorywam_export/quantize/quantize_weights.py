@@ -8,13 +8,12 @@ import torch
 from safetensors import safe_open
 
 from memorywam_export.checkpoints.weights import Weight
-from memorywam_export.recipes.recipes import Recipe, block_length
+from memorywam_export.recipes.recipes import LARGEST, Recipe, block_length
 
 __all__ = ["SCALE_SUFFIX", "Quantized", "in_floats", "quantized_weight", "tensor_in_floats"]
 
 SCALE_SUFFIX = "_scale"
 """Behind a weight's name: its scales, in the type of what stays wide."""
-_LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ def quantized_weight(
     if given is not None:
         scales = torch.tensor(given if recipe.granularity == "channel" else given[0])
     else:
-        scales = _largest(whole(), recipe, inputs, block) / _LARGEST[kind]
+        scales = _largest(whole(), recipe, inputs, block) / LARGEST[kind]
         scales = torch.where(scales > 0, scales, 1.0)  # a row of zeros
     # Rounded first, so that the weights are rounded to the scales that will be read.
     scales = scales.to(weight.dtype)
@@ -136,7 +135,7 @@ def _spread(scales: torch.Tensor, outputs: int, inputs: int, block: int | None) 
 
 def _rounded(steps: torch.Tensor, kind: str) -> torch.Tensor:
     """Return a weight in units of its scales in its stored type."""
-    largest = _LARGEST[kind]
+    largest = LARGEST[kind]
     steps = steps.clamp(-largest, largest)
     if kind == "fp8":
         return steps.to(torch.float8_e4m3fn)

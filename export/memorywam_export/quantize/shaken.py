@@ -13,8 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from memorywam_runtime.bundle import MANIFEST_FILE
-from memorywam_runtime.files import sha256_of
-from memorywam_runtime.manifest import FileEntry, Manifest, manifest_to_json
+from memorywam_runtime.manifest import Manifest, entry_from_file, manifest_to_json
 
 __all__ = ["shaken_bundle"]
 
@@ -55,7 +54,7 @@ def shaken_bundle(root: Path, out: Path, manifest: Manifest, reach: float = 0.5)
         model = ir.load(root / name)
         _shake(model.graph, rng, reach)
         ir.save(model, out / name)
-        files[name] = FileEntry(num_bytes=(out / name).stat().st_size, sha256=sha256_of(out / name))
+        files[name] = entry_from_file(out / name)
     shaken = msgspec.structs.replace(manifest, files=files, parity=None)
     (out / MANIFEST_FILE).write_bytes(manifest_to_json(shaken))
     return shaken

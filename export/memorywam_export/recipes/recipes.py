@@ -9,7 +9,20 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import QuantizationRecipe
 from memorywam_runtime.scale_table import ScaleTable
 
-__all__ = ["RECIPES", "Recipe", "check_recipe", "edge_blocks", "recipe_from_name", "wide_reason"]
+__all__ = [
+    "LARGEST",
+    "RECIPES",
+    "Recipe",
+    "block_length",
+    "check_recipe",
+    "edge_blocks",
+    "recipe_from_name",
+    "wide_reason",
+]
+
+LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0}
+"""What a value at the end of its range is in units of its scale, by narrow type; int8 leaves out
+-128, so that its range is symmetric."""
 
 BLOCKS = (128, 64, 32, 16)
 """Lengths of a block of int4 weights with one scale, best first; TensorRT takes 128 and 64."""

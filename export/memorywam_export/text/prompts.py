@@ -14,8 +14,8 @@ from memorywam_runtime.backends import Backend, backend_from_name
 from memorywam_runtime.bundle import MANIFEST_FILE, check_bundle
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.files import atomic_write, sha256_of
-from memorywam_runtime.manifest import FileEntry, Manifest, PromptEntry, manifest_to_json
+from memorywam_runtime.files import atomic_write
+from memorywam_runtime.manifest import Manifest, PromptEntry, entry_from_file, manifest_to_json
 from memorywam_runtime.padding import check_num_tokens
 
 __all__ = [
@@ -140,8 +140,7 @@ def _rewrite(root: Path, manifest: Manifest, prompts: tuple[PromptEntry, ...]) -
     new = {prompt.file for prompt in prompts}
     files = {name: entry for name, entry in manifest.files.items() if name not in old}
     for name in sorted(new):
-        path = root / name
-        files[name] = FileEntry(num_bytes=path.stat().st_size, sha256=sha256_of(path))
+        files[name] = entry_from_file(root / name)
     changed = msgspec.structs.replace(manifest, prompts=prompts, files=files)
     atomic_write(root / MANIFEST_FILE, manifest_to_json(changed))
     for name in old - new:

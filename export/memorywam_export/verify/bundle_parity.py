@@ -17,13 +17,11 @@ from memorywam_export.parity.tolerances import TOLERANCES
 from memorywam_export.parity.trace_report import Difference, difference
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.text.prompts import context_from_embedding
-from memorywam_runtime.bundle import read_prompt
+from memorywam_runtime.bundle import WEIGHTS_FILE, read_prompt
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.tensors import decoded
 
 __all__ = ["bundle_checks", "other_origin", "prompt_checks"]
-
-_WEIGHTS_FILE = "weights.safetensors"
 
 
 def bundle_checks(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Check]:
@@ -98,7 +96,7 @@ def _weights_check(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> Ch
     largest = 0.0
     rewrites = rewrites_of_manifest(manifest)
     weights = _rewritten(checkpoint, rewrites, PRECISIONS[manifest.precision])
-    with safe_open(root / _WEIGHTS_FILE, "pt") as file:
+    with safe_open(root / WEIGHTS_FILE, "pt") as file:
         names = set(file.keys())
         wanted = {weight.name for weight in weights}
         left = sorted(names ^ wanted)

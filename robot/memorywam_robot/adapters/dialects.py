@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memorywam_robot.adapters.dialects_lingbot import LingbotDialect
-from memorywam_robot.adapters.dialects_observation import IMAGE_FILES, ObservationReader
+from memorywam_robot.adapters.dialects_observation import IMAGE_FILES, STATE_KEYS, ObservationReader
 from memorywam_robot.adapters.dialects_own import OwnDialect, begins_epoch
 from memorywam_robot.adapters.dialects_plain import PlainDialect
 from memorywam_robot.adapters.dialects_prompt import begin_episode
@@ -19,7 +19,6 @@ from memorywam_runtime.errors import InputError
 __all__ = ["DIALECTS", "Conversation", "PolicyService", "dialect_from_message", "is_epoch_begin"]
 
 DIALECTS = ("openpi", "lingbot-va", "robomme", "memorywam")
-_STATE_KEYS = ("state", "observation/state", "observation.state")
 
 
 def dialect_from_message(message: Mapping[str, Any], state_keys: tuple[str, ...] = ()) -> str:
@@ -35,14 +34,14 @@ def dialect_from_message(message: Mapping[str, Any], state_keys: tuple[str, ...]
         found.append("robomme")
     if "obs" in message or "compute_kv_cache" in message:
         found.append("lingbot-va")
-    if not found and any(key in message for key in state_keys or _STATE_KEYS):
+    if not found and any(key in message for key in state_keys or STATE_KEYS):
         found.append("openpi")
     if len(found) != 1:
         keys = ", ".join(key[:40] for key in list(message)[:12]) or "none"
         raise InputError(
             f"found a message with keys {keys}, of {' and '.join(found) or 'no known dialect'}; "
             "expected `type` (memorywam), `obs` (lingbot-va), `add_buffer` (robomme), or a joint "
-            f"state (openpi): {', '.join(state_keys or _STATE_KEYS)}"
+            f"state (openpi): {', '.join(state_keys or STATE_KEYS)}"
         )
     return found[0]
 

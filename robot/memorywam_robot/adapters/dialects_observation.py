@@ -12,7 +12,7 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.images import image_from_bytes
 from memorywam_runtime.observation import Observation
 
-__all__ = ["IMAGE_FILES", "ObservationReader"]
+__all__ = ["IMAGE_FILES", "STATE_KEYS", "ObservationReader", "image_from_value"]
 
 IMAGE_FILES = ("png", "jpeg")
 """What an image may come as beside an array. PNG keeps every bit; with JPEG the policy sees what it
@@ -30,7 +30,8 @@ _KNOWN_CAMERAS = {
 }
 """Names on ALOHA and in RoboTwin to those of the contracts that ship."""
 _PREFIXES = ("observation.images.", "observation/images/", "images.", "images/", "observation/")
-_STATE_KEYS = ("state", "observation/state", "observation.state")
+STATE_KEYS = ("state", "observation/state", "observation.state")
+"""Where the joint state is in a message of openpi's clients."""
 
 
 class ObservationReader:
@@ -65,7 +66,7 @@ class ObservationReader:
         """Return the joint state [state_dim]."""
         keys = self._state_keys
         if not keys:
-            found = [key for key in _STATE_KEYS if key in message]
+            found = [key for key in STATE_KEYS if key in message]
             if len(found) != 1:
                 raise InputError(
                     f"found {len(found)} joint states among keys {_shown(message)}; expected one "

@@ -275,10 +275,6 @@ class CommandLimiter:
         self._target[:] = self._command
         return self.is_at_rest
 
-    def stop_s(self) -> float:
-        """Return how long a stop from the present speed takes."""
-        return float(np.ceil(np.abs(self._velocity) / self._change).max()) * self._period_s
-
     def _check(self, action: NDArray[np.floating]) -> None:
         """Refuse what is no position of these joints."""
         if not self._is_started:

@@ -13,7 +13,8 @@ __all__ = [
     "said",
 ]
 
-_MIN_USB = 3.0
+MIN_USB = 3.0
+"""As the library tells it, `3.2`; slower ports have a tenth of the bandwidth."""
 _SYNC_MODES = {"master": 1.0, "slave": 2.0}
 
 
@@ -34,7 +35,7 @@ def check_usb(device: Vendor, rs: Vendor, options: RealSenseOptions) -> None:
     except ValueError:
         # MIPI and Ethernet cameras name no USB.
         return
-    if version < _MIN_USB and not options.is_usb2_allowed:
+    if version < MIN_USB and not options.is_usb2_allowed:
         raise InputError(
             f"camera {options.serial} is on USB {usb}; expected 3 or more: use a USB 3 cable and "
             "port, plugged in quickly and fully, or add the option usb2 to take it as it is"

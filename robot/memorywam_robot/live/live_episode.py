@@ -102,8 +102,7 @@ class LiveEpisode:
         if self.phase == "gate":
             self._try_gate()
         for decision in parts.grid.poll(now_ns):
-            # What comes after `Finish`, or is of an old epoch, memory must not take.
-            if self.phase != "ended" and decision.epoch == self._epoch:
+            if self.phase != "ended":  # what comes after `Finish` memory must not take
                 self._decide(decision)
         if self.phase == "running" and parts.rules.is_eager:
             self._early.look()

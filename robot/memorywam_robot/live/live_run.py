@@ -41,6 +41,7 @@ _SWITCH_S = 0.0005
 _REST_S = 2.0
 _FINISH_S = 10.0
 """For the worker to come to the end of an episode, the arms held."""
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class LiveRun:
         check_rates(self._grid.shape, running_rates(robot.cameras, self._grid.rules.camera_hz))
         self._thread = WorkerThread(Worker(policy, **hooks_of(tellers)))
         self._clock = TickClock(round(1e9 / self.rules.tick_hz))
-        self._interrupts = 0
+        self._stopped_by = 0
 
     @property
     def timekeeping(self) -> Timekeeping:
@@ -112,9 +113,9 @@ class LiveRun:
         )
 
     @property
-    def was_interrupted(self) -> bool:
-        """Did somebody ask this process to end?"""
-        return self._interrupts > 0
+    def stopped_by(self) -> int:
+        """The signal by which somebody asked this process to end; 0 if nobody did."""
+        return self._stopped_by
 
     def episodes(
         self,
@@ -146,7 +147,7 @@ class LiveRun:
         with self._timely(), self._interruptible():
             for done, seed in enumerate(seeds):
                 told(done)
-                if self._interrupts:
+                if self._stopped_by:
                     break
                 results.append(self._episode(seed, instruction, changes))
                 if self._thread.ending:
@@ -174,7 +175,7 @@ class LiveRun:
         episode = LiveEpisode(self._parts(), start, begun_ns)
         try:
             while episode.tick(self._clock.wait()):
-                if self._interrupts:
+                if self._stopped_by:
                     episode.abort("interrupted")
                 elif ending := self._thread.ending:
                     episode.lose_worker(ending)
@@ -252,10 +253,10 @@ class LiveRun:
         """Let an interrupt end the episode, and not the process in the middle of a tick."""
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
+            self._stopped_by = number
 
         try:
-            before = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
+            before = {one: signal.signal(one, note) for one in _STOPPING}
         except ValueError:  # not the main thread: signals are another's
             yield
             return

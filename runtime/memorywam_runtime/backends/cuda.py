@@ -116,7 +116,6 @@ class Device:
         self._stream = _checked(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
         self.handle = int(self._stream)
         """The stream as the number that other libraries take."""
-        self.is_capturing = False
         _at_end(self, runtime.cudaStreamDestroy, self._stream)
 
     def upload(self, target: int, source: int, num_bytes: int) -> None:
@@ -178,14 +177,11 @@ class Device:
         """
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _checked(runtime.cudaStreamBeginCapture(self._stream, mode))
-        self.is_capturing = True
         try:
             call()
         except BaseException:
             self._abandon_capture()
             raise
-        finally:
-            self.is_capturing = False
         captured = _checked(runtime.cudaStreamEndCapture(self._stream))
         try:
             return Graph(captured, self._stream)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from memorywam_runtime.backends import Array, Backend, Engine, Run
 from memorywam_runtime.bench.bench_arm import ArmOptions, Spans
-from memorywam_runtime.bench.bench_machine import available_bytes
 from memorywam_runtime.bench.bench_sizes import full_history_rows
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.free_memory import available_bytes
 from memorywam_runtime.manifest import GraphEntry, Manifest
 from memorywam_runtime.opening import backend_from_opening
 from memorywam_runtime.tensors import TensorSpec, storage_dtype

@@ -5,7 +5,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_bytes", "machine", "usable_cores"]
+from memorywam_runtime.free_memory import available_bytes
+
+__all__ = ["machine", "usable_cores"]
 
 _CLOCKS = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _POLICIES = {"SCHED_OTHER": "other", "SCHED_FIFO": "fifo", "SCHED_RR": "round robin",
@@ -17,14 +19,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def available_bytes() -> int:
-    """Return the memory that can be taken without swapping, bytes."""
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def machine() -> dict[str, Any]:

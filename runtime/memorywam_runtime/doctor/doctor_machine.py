@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memorywam_runtime.doctor.doctor_finding import Finding
 
-__all__ = ["available_bytes", "machine_findings", "text_of"]
+__all__ = ["available_bytes", "machine_findings", "number_of", "text_of"]
 
 _GIB = 1 << 30
 _LOW_DISK_BYTES = 5 * _GIB
@@ -51,6 +51,14 @@ def text_of(path: Path) -> str | None:
     try:
         return path.read_bytes().decode(errors="replace").strip("\0 \n\t")
     except OSError:
+        return None
+
+
+def number_of(path: Path) -> float | None:
+    """Return the number that a file of the system holds; None if it holds none."""
+    try:
+        return float(text_of(path) or "")
+    except ValueError:
         return None
 
 
@@ -136,7 +144,7 @@ def _locked_khz(policy: Path) -> bool:
 def _heat(root: Path) -> Iterator[Finding]:
     worst: tuple[float, str, float, float] | None = None
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        now, limit = _number(zone / "temp"), _throttles_at(zone)
+        now, limit = number_of(zone / "temp"), _throttles_at(zone)
         if now is None or limit is None:
             continue
         told = (limit - now / 1e3, text_of(zone / "type") or zone.name, now / 1e3, limit)
@@ -156,17 +164,10 @@ def _throttles_at(zone: Path) -> float | None:
     """Return the least temperature at which the zone slows anything down."""
     found = []
     for kind in zone.glob("trip_point_*_type"):
-        limit = _number(zone / kind.name.replace("_type", "_temp"))
+        limit = number_of(zone / kind.name.replace("_type", "_temp"))
         if text_of(kind) in ("passive", "hot", "critical") and limit is not None and limit > 0:
             found.append(limit / 1e3)
     return min(found, default=None)
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(text_of(path) or "")
-    except ValueError:
-        return None
 
 
 def _real_time(root: Path) -> Iterator[Finding]:

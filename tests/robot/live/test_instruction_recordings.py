@@ -15,7 +15,7 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.files import sha256_of
 from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.policy import Policy
-from memorywam_runtime.recording import Acted, Instructed, Remembered, open_recording
+from memorywam_runtime.recording import Acted, Instructed, Observed, Remembered, open_recording
 
 pytest.importorskip("onnxruntime", reason="needs the extra memorywam[cpu]")
 pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")
@@ -54,6 +54,7 @@ def change(step, text=OTHER, *, keep=False):
 CASES: dict[str, tuple[list[InstructionChange], int, float, int]] = {
     "kept": ([change(21, keep=True)], 44, 12.0, 1),
     "emptied": ([change(21)], 28, 12.0, 1),
+    "emptied before a frame was taken": ([change(16)], 24, 12.0, 1),
     "emptied in the middle of a chunk": ([change(19)], 24, 150.0, 1),
     "kept in the middle of a chunk": ([change(18, keep=True)], 44, 150.0, 1),
     "kept as memory goes on beside a chunk": ([change(18, keep=True)], 60, 600.0, 3),
@@ -98,6 +99,11 @@ def test_simulated_time(policy, bundle, tmp_path, name):
     ]
     if "middle of a chunk" in name:
         assert result.counts.chunks_replaced or not changes[0].keep_memory, "or nothing was tried"
+    if "before a frame" in name:
+        earlier = events[: events.index(told[0])]
+        seen = [one.observation.step for one in earlier if isinstance(one, Observed)]
+        assert seen == [0, 4, 8, 12, 16]
+        assert sum(isinstance(one, Remembered) for one in earlier) == 1
     if "gave way" in name:
         assert result.counts.chunks_replaced == 1
     if "beside" in name:

@@ -95,7 +95,7 @@ def test_two_episodes_end_with_the_arms_held_and_replay(policy, calm, robot, tmp
     assert robot.arm.wait_for("holding", 2.0)
     assert result.counts.frames >= 1
     assert run.timekeeping.num_ticks >= NUM_STEPS
-    assert not run.was_interrupted
+    assert run.stopped_by == 0
     (written,) = recorder.written
     replayed = replay_exactly(
         Policy(opened(calm, Opening(num_threads=1)), num_steps=2), open_recording(written.path)
@@ -126,7 +126,7 @@ run = LiveRun(policy, robot, load=load, grid_rules=grid, rules=LiveRules(starved
 run.close()
 held = robot.arm.wait_for("holding", 2.0)
 print(json.dumps(
-    {"aborted": result.aborted, "held": held, "interrupted": run.was_interrupted}
+    {"aborted": result.aborted, "held": held, "interrupted": run.stopped_by}
 ), flush=True)
 robot.close()
 sys.exit(0 if held else 9)
@@ -157,5 +157,5 @@ def test_an_interrupt_ends_the_episode_with_the_arms_held(calm, number):
     report = json.loads(told)
     assert report["aborted"] == "interrupted"
     assert report["held"]
-    assert report["interrupted"]
+    assert report["interrupted"] == number
     assert took_s < 2.0

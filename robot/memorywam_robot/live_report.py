@@ -1,0 +1,71 @@
+"""What `run --async` tells: how each episode went, or what a rehearsal saw."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from memorywam_runtime.report import Outcome
+
+if TYPE_CHECKING:
+    from memorywam_robot.live.live_rehearsal import LiveRehearsal
+    from memorywam_robot.live.live_result import LiveResult
+    from memorywam_robot.live.load import Load
+    from memorywam_runtime.policy import Policy
+
+__all__ = ["rehearsal_outcome", "run_outcome"]
+
+
+def rehearsal_outcome(found: "LiveRehearsal") -> Outcome:
+    """Tell what was seen while nothing moved."""
+    apart = "" if found.first_step_rad is None else f"{found.first_step_rad:.3f} rad at most"
+    return Outcome(
+        ok=found.is_well,
+        headers=("part", "found"),
+        rows=[
+            *((f"camera {name}", state) for name, state in found.cameras.items()),
+            ("arms", f"{found.arms}, {'powered' if found.is_powered else 'NOT powered'}"),
+            ("first action", apart),
+            ("load", found.load),
+        ],
+        data={"dry_run": asdict(found)},
+        note="nothing moved",
+    )
+
+
+def run_outcome(
+    policy: "Policy", load: "Load", results: "list[LiveResult]", timing: dict[str, Any]
+) -> Outcome:
+    """Tell how episodes went."""
+    judged = [one.success for one in results if one.success is not None]
+    share = sum(judged) / len(judged) if judged else None
+    quality = min((one.counts.grid.memory_quality for one in results), default=1.0)
+    late = timing.get("tick")
+    note = "" if share is None else f"{share:.0%} of {len(judged)} succeeded; "
+    note += f"{load.sentence()}; memory quality {quality:.3f} at worst"
+    if late:
+        note += f"; ticks late {late['late_p99_ms']:.2f} ms (p99) of {late['period_ms']:.0f}"
+    return Outcome(
+        ok=not any(one.aborted for one in results),
+        headers=("seed", "success", "remark", "frames", "chunks", "replaced", "holds", "seconds"),
+        rows=[
+            (
+                one.seed,
+                "" if one.success is None else "yes" if one.success else "no",
+                one.remark,
+                one.counts.frames,
+                one.counts.chunks,
+                one.counts.chunks_replaced,
+                one.counts.holds,
+                round(one.seconds, 2),
+            )
+            for one in results
+        ],
+        data={
+            "loop": "async",
+            "success": share,
+            "load": {name: getattr(load, name) for name in load.__slots__},
+            "timing": timing,
+            "stages_ms": policy.session.timings.percentiles(),
+            "episodes": [one.report() for one in results],
+        },
+        note=note,
+    )
