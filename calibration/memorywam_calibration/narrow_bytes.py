@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorywam_export.checkpoints.weights import safetensors_header
-from memorywam_export.quantize.quantize import WEIGHTS_FILE
 from memorywam_export.quantize.quantize_weights import SCALE_SUFFIX
+from memorywam_runtime.bundle import WEIGHTS_FILE
 from memorywam_runtime.weight_bytes import weight_bytes_by_type
 
 __all__ = ["NarrowBytes", "narrow_bytes"]

@@ -46,18 +46,13 @@ class Export:
             "where onnxruntime is here and older than 1.24)",
         )  # fmt: skip
         parser.add_argument(
-            "--max-frames",
-            type=int,
-            default=256,
-            metavar="N",
+            "--max-frames", type=int, default=256, metavar="N",
             help="frames that memory can hold: the longest episode (default 256)",
-        )
+        )  # fmt: skip
         parser.add_argument(
-            "--on-full",
-            choices=("refuse", "stop", "drop-oldest-gist"),
-            default="refuse",
+            "--on-full", choices=("refuse", "stop", "drop-oldest-gist"), default="refuse",
             help="what happens to the frame after those",
-        )
+        )  # fmt: skip
         parser.add_argument(
             "--graph", action="append", default=[], metavar="NAME",
             help="add an optional graph: action_denoise",

@@ -40,8 +40,10 @@ def run_outcome(
     quality = min((one.counts.grid.memory_quality for one in results), default=1.0)
     late = timing.get("tick")
     note = "" if share is None else f"{share:.0%} of {len(judged)} succeeded; "
-    note += f"{load.sentence()}; memory quality {quality:.3f} at worst"
+    note += f"{load.sentence()}, headroom {load.headroom:.0%}"
+    note += f"; memory quality {quality:.3f} at worst"
     if late:
+        note += _kept(results, late["period_ms"])
         note += f"; ticks late {late['late_p99_ms']:.2f} ms (p99) of {late['period_ms']:.0f}"
     return Outcome(
         ok=not any(one.aborted for one in results),
@@ -62,10 +64,22 @@ def run_outcome(
         data={
             "loop": "async",
             "success": share,
-            "load": {name: getattr(load, name) for name in load.__slots__},
+            "load": {name: getattr(load, name) for name in (*load.__slots__, "headroom")},
             "timing": timing,
             "stages_ms": policy.session.timings.percentiles(),
             "episodes": [one.report() for one in results],
         },
         note=note,
+    )
+
+
+def _kept(results: "list[LiveResult]", period_ms: float) -> str:
+    """Tell the least rate of an episode, and the longest tick of all."""
+    rates = [one.kept_hz for one in results if one.kept_hz is not None]
+    ticks = [one.worst_tick_ms for one in results if one.worst_tick_ms is not None]
+    if not rates or not ticks:
+        return ""
+    return (
+        f"; kept {min(rates):.2f} of {1e3 / period_ms:g} Hz, worst tick {max(ticks):.1f} ms of "
+        f"{period_ms:g}"
     )

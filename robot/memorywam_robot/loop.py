@@ -39,7 +39,11 @@ class ChunkPolicy(Protocol):
         observations: Sequence[Observation],
         executed: NDArray[np.floating] | None = None,
     ) -> int:
-        """Write one frame to memory, of the observations not yet seen; return its number."""
+        """Write one frame to memory, of the observations not yet seen; return its number.
+
+        `executed` are the actions [horizon, action_dim] since the frame before, for a contract that
+        remembers them.
+        """
         ...
 
     def act(self, state: NDArray[np.floating]) -> NDArray[np.float64]:

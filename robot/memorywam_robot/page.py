@@ -73,7 +73,7 @@ def _success(report: Mapping[str, Any]) -> str:
         bars = [Bar(value=share, text=f"{round(share * count)}/{count}") for share in shares]
         groups.append((name, bars))
     chart = bar_chart(
-        "share of episodes that succeeded, by task and runner",
+        "share of episodes that succeeded, by task and rung",
         ("ONNX Runtime", "torch"),
         groups,
         y_label="share of episodes",

@@ -37,8 +37,8 @@ def run_outcome(
     remember_ms = median(ms for one in results for ms in one.remember_ms)
     act_ms = median(ms for one in results for ms in one.act_ms)
     judged = f"{share:.0%} of {len(results)} succeeded; " if share is not None else ""
-    dropped = sum(num_dropped_gists)
-    told = f"; {dropped} gists dropped: memory was full" if dropped else ""
+    lost = sum(num_dropped_gists)
+    told = f"; {lost} gists dropped: memory was full" if lost else ""
     return Outcome(
         ok=not any(one.complaint for one in written),
         headers=("seed", "success", "remark", "frames", "steps", "seconds"),
@@ -59,26 +59,31 @@ def run_outcome(
             "stages_ms": policy.session.timings.percentiles(),
             "recordings": [asdict(one) for one in written],
             "episodes": [
-                {
-                    "seed": one.seed,
-                    "instruction": one.instruction,
-                    "success": one.success,
-                    "remark": one.remark,
-                    "num_frames": one.num_frames,
-                    "num_dropped_gists": num_dropped,
-                    "num_steps": one.num_steps,
-                    "seconds": one.seconds,
-                    "remember_ms": one.remember_ms,
-                    "act_ms": one.act_ms,
-                    "executed": one.executed,
-                }
-                for one, num_dropped in zip(results, num_dropped_gists, strict=True)
+                _episode_data(one, dropped)
+                for one, dropped in zip(results, num_dropped_gists, strict=True)
             ],
         },
         note=f"{judged}remember {remember_ms:.1f} ms, act {act_ms:.1f} ms a frame (median)"
         + told
         + recorded_note(written),
     )
+
+
+def _episode_data(result: "EpisodeResult", num_dropped_gists: int) -> dict[str, Any]:
+    """Return how one episode went."""
+    return {
+        "seed": result.seed,
+        "instruction": result.instruction,
+        "success": result.success,
+        "remark": result.remark,
+        "num_frames": result.num_frames,
+        "num_dropped_gists": num_dropped_gists,
+        "num_steps": result.num_steps,
+        "seconds": result.seconds,
+        "remember_ms": result.remember_ms,
+        "act_ms": result.act_ms,
+        "executed": result.executed,
+    }
 
 
 def recorded_note(written: "list[Written]") -> str:

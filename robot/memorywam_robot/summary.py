@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from memorywam_robot.summary_deadlines import misses_section, ticks_section
 from memorywam_robot.summary_report import RunReport
 from memorywam_robot.summary_sections import (
     cameras_section,
@@ -18,7 +19,6 @@ from memorywam_robot.summary_sections import (
     seams_section,
     stages_section,
     success_text,
-    ticks_section,
     times_section,
 )
 from memorywam_runtime.errors import InputError
@@ -71,6 +71,7 @@ def summary_html(report: RunReport) -> str:
         stages_section(report),
         memory_section(report),
         chunks_section(report),
+        misses_section(report),
         cameras_section(report),
         reasons_section(report),
     ]

@@ -7,6 +7,7 @@ __all__ = [
     "EpisodeReport",
     "InstructionReport",
     "LoadReport",
+    "MissReport",
     "RunReport",
     "SeamReport",
     "TickTimes",
@@ -26,6 +27,16 @@ class SeamReport(_Part, frozen=True):
     """Largest step of a joint there, units."""
     velocity: float = 0.0
     """Largest change of that step: units per environment step."""
+
+
+class MissReport(_Part, frozen=True):
+    """A deadline that was missed."""
+
+    what: str
+    step: int
+    since_ms: float = 0.0
+    """After the newest opening of the gate."""
+    num_steps: int = 0
 
 
 class InstructionReport(_Part, frozen=True):
@@ -58,6 +69,8 @@ class EpisodeReport(_Part, frozen=True):
     chunks_not_asked: int = 0
     bridged: int = 0
     skipped: int = 0
+    delayed_most: int = 0
+    """Greatest delay, in steps, with which a chunk was asked for."""
     doubtful: int = 0
     camera_dropped: int = 0
     holds: int = 0
@@ -70,6 +83,10 @@ class EpisodeReport(_Part, frozen=True):
     worst_skew_ms: float = 0.0
     camera_frames: dict[str, int] = {}
     """By what became of them."""
+    kept_hz: float | None = None
+    worst_tick_ms: float | None = None
+    misses: tuple[MissReport, ...] = ()
+    misses_not_kept: int = 0
     seams: tuple[SeamReport, ...] = ()
     reasons: tuple[str, ...] = ()
     instructions: tuple[InstructionReport, ...] = ()
@@ -119,6 +136,7 @@ class LoadReport(_Part, frozen=True):
     num_executed: int = 0
     num_bridged: int = 0
     share: float = 0.0
+    headroom: float | None = None
 
 
 class RunReport(_Part, frozen=True):

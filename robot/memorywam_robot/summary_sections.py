@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from memorywam_robot.summary_report import ArmTimes, EpisodeReport, RunReport, TickTimes
+from memorywam_robot.summary_report import EpisodeReport, RunReport
 from memorywam_runtime.pages import section, table
 from memorywam_runtime.plots import Line, line_chart
 
@@ -22,14 +22,11 @@ __all__ = [
     "stages_section",
     "success_interval",
     "success_text",
-    "ticks_section",
     "times_section",
 ]
 
 _Z = 1.959964
 """Of 95 in 100."""
-_LATE_SHARE, _LATE_MOST_SHARE = 0.10, 0.50
-"""Of a tick's period: the budget of 99 of 100, and of each."""
 _MOST_POINTS = 400
 _MOST_REASONS = 60
 
@@ -85,35 +82,6 @@ def episodes_section(report: RunReport) -> str:
     return section("Episodes", table(headers, rows), wide=True)
 
 
-def ticks_section(report: RunReport) -> str:
-    """Return how late ticks came, in shares of their period."""
-    told = [("loop", report.timing.tick), ("arms", report.timing.supervisor)]
-    rows = [_late(name, times) for name, times in told if times is not None]
-    if not rows:
-        return ""
-    text = (
-        f'<p class="soft">Budget: {_LATE_SHARE:.0%} of a period for 99 of 100, '
-        f"{_LATE_MOST_SHARE:.0%} for each; a period that is over is skipped whole.</p>"
-    )
-    headers = ("process", "p50", "p99", "most", "skipped", "within budget")
-    return section("How late ticks came", text + table(headers, rows))
-
-
-def _late(name: str, times: TickTimes | ArmTimes) -> Sequence[object]:
-    period = times.period_ms
-
-    def cell(late_ms: float) -> str:
-        return f"{late_ms:.2f} ms" + (f" ({late_ms / period:.1%})" if period else "")
-
-    verdict = ""
-    if period:
-        is_good = times.late_p99_ms <= _LATE_SHARE * period
-        is_good &= times.late_max_ms <= _LATE_MOST_SHARE * period
-        verdict = "yes" if is_good else "NO"
-    cells = (cell(times.late_p50_ms), cell(times.late_p99_ms), cell(times.late_max_ms))
-    return (name, *cells, times.num_skipped, verdict)
-
-
 def memory_section(report: RunReport) -> str:
     """Return what memory got, by episode."""
     if not report.is_async:
@@ -158,20 +126,22 @@ def chunks_section(report: RunReport) -> str:
             one.chunks_not_asked,
             one.bridged,
             one.skipped,
+            one.delayed_most,
         )
         for one in report.episodes
     ]
     headers = (
         "seed", "in force", "warned", "dropped", "not finite", "replaced", "not asked",
-        "steps bridged", "steps skipped",
+        "steps bridged", "steps skipped", "delay expected, most",
     )  # fmt: skip
     load = report.load
     text = ""
     if load is not None:
+        headroom = "" if load.headroom is None else f", headroom {load.headroom:.0%}"
         text = (
             f'<p class="soft">Remember {load.remember_ms:.0f} ms and act {load.act_ms:.0f} ms: '
             f"{load.num_delayed} of {load.num_executed} steps of {load.step_ms:.0f} ms; "
-            f"load {load.share:.0%}.</p>"
+            f"load {load.share:.0%}{headroom}.</p>"
         )
     return section("Chunks", text + table(headers, rows), wide=True)
 

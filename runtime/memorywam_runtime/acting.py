@@ -78,7 +78,7 @@ class Acting:
 def chunk_in_units(
     normalized: NDArray[np.floating], actions: Affine, frame: int
 ) -> NDArray[np.float64]:
-    """Return a chunk in the robot's units.
+    """Return a chunk [horizon, action_dim] in the robot's units.
 
     Raises:
         MemorywamError: an action is not finite: hold the arms.

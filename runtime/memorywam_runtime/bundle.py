@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memorywam_runtime.backends import Backend, backend_from_name
+from memorywam_runtime.backends import Backend, Engine, backend_from_name
 from memorywam_runtime.engines import BUILT_BACKENDS, manifest_on_device
 from memorywam_runtime.errors import BundleError, CapacityError, InputError
 from memorywam_runtime.files import inside, read_file, sha256_of, shown
@@ -97,15 +97,29 @@ def open_bundle(
     check_parity(root, manifest, allow_unverified=allow_unverified)
     if allow_unverified and backend in BUILT_BACKENDS:
         options["allow_unverified"] = True
-    runner = backend_from_name(backend, **options) if isinstance(backend, str) else backend
-    manifest = manifest_on_device(root, manifest, runner, engines)
+    chosen = backend_from_name(backend, **options) if isinstance(backend, str) else backend
+    manifest = manifest_on_device(root, manifest, chosen, engines)
     loaded = {
-        name: runner.load(root / manifest.graphs[name].file, manifest.graphs[name])
+        name: chosen.load(root / manifest.graphs[name].file, manifest.graphs[name])
         for name in _SESSION_GRAPHS
         if name in manifest.graphs
     }
+    session = _session(root, manifest, chosen, loaded, visible)
+    if chosen.is_async:
+        warm_up(session)
+    return session
+
+
+def _session(
+    root: Path,
+    manifest: Manifest,
+    backend: Backend,
+    engines: dict[str, Engine],
+    visible: Visible | None,
+) -> Session:
+    """Return a session on loaded graphs, or say what about them is not as the manifest has it."""
     try:
-        session = Session(manifest, runner, loaded, root=root, visible=visible)
+        return Session(manifest, backend, engines, root=root, visible=visible)
     except CapacityError as error:
         raise BundleError(f"{root}: {error}") from error
     # A size that no machine has, or that no array may have, is told in as many ways.
@@ -116,9 +130,6 @@ def open_bundle(
             f"{root}: the graphs that the manifest describes are not those of its contract "
             f"({str(error) or type(error).__name__}); export the checkpoint again"
         ) from error
-    if runner.is_async:
-        warm_up(session)
-    return session
 
 
 def check_parity(root: Path, manifest: Manifest, *, allow_unverified: bool = False) -> None:

@@ -50,8 +50,8 @@ class Denoising:
         the other actions are made to go with them. No gradient, no other graph.
 
         Args:
-            prefix: From `checked_prefix`; None changes nothing.
-            noise: Of the whole chunk.
+            prefix: Normalized, from `checked_prefix`; None changes nothing.
+            noise: Of the whole chunk [horizon, action_dim].
             levels: From `noise_levels`.
         """
         if prefix is not None:

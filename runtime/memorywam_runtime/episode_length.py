@@ -39,8 +39,8 @@ def check_length(max_steps: int, contract: InferenceContract, plan: MemoryPlan) 
             f"--max-frames {frames} or more"
         )
     _LOG.warning(
-        "an episode of %d steps reaches %d frames; memory holds the gists of %d: the %d oldest "
-        "will be dropped (policy '%s')",
+        "an episode of %d steps reaches %d frames; memory holds the gists of %d: up to %d "
+        "of the oldest will be dropped (policy '%s')",
         max_steps,
         frames,
         plan.max_frames,

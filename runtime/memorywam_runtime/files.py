@@ -110,7 +110,10 @@ def read_file(
         found = os.fstat(stream.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise error(f"{path} {_NO_FILE}")
-        content = stream.read(most + 1) if found.st_size <= most else b""
+        # No more than it says at first: to read up to `most` is to allocate as much.
+        content = stream.read(found.st_size + 1) if found.st_size <= most else b""
+        if len(content) > found.st_size:  # it grows, or its file system tells no sizes
+            content += stream.read(most + 1 - len(content))
         if max(found.st_size, len(content)) > most:
             raise error(
                 f"{path}: found {found.st_size:,} bytes; expected at most {most:,} bytes: the "

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.files import atomic_write
+from memorywam_runtime.files import atomic_write, read_file
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.memory import MemoryState
 from memorywam_runtime.policy import Policy, PolicySnapshot
@@ -126,7 +126,8 @@ def restore_from_file(policy: Policy, path: Path) -> None:
 def _read(path: Path) -> tuple[_Saved, dict[str, NDArray[Any]]]:
     """Return what is in a file, once its hash is right."""
     try:
-        content = path.read_bytes()
+        # As large as it says: only pipes and devices have no end, and those are no files.
+        content = read_file(path, path.stat().st_size, InputError)
         size = int.from_bytes(content[:_LENGTH_BYTES], "little")
         _check(0 < size <= _MOST_HEADER_BYTES, f"a header of {size} bytes")
         header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + size])

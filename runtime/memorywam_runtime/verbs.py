@@ -87,6 +87,9 @@ def _bundle_rows(
         )
         for row in memory
     ]
+    written = _update_bytes(manifest)
+    way = "in place" if manifest.cache_write == "in_place" else "by a copy of its new rows"
+    rows.append(("memory", "an update", f"writes {written:,} bytes {way}, however full it is"))
     rows.append(("memory", "when full", f"{plan.on_full}, after {plan.max_frames} frames"))
     rows += [
         ("prompt", repr(prompt.text), f"{prompt.num_tokens} tokens, {prompt.encoder}")
@@ -121,6 +124,7 @@ def _bundle_data(
             "on_full": plan.on_full,
             "gist_buckets": plan.gist_buckets,
             "bytes_per_token": plan.bytes_per_token,
+            "update_bytes": _update_bytes(manifest),
             "by_frames": memory,
         },
         "prompts": msgspec.to_builtins(manifest.prompts),
@@ -246,6 +250,13 @@ def _memory(manifest: "Manifest") -> list[dict[str, int]]:
         }
         for frames in sorted({*default_frames(manifest), *buckets})
     ]
+
+
+def _update_bytes(manifest: "Manifest") -> int:
+    """Return what one update writes into memory."""
+    from memorywam_runtime.bench.bench_sizes import update_bytes
+
+    return update_bytes(manifest)
 
 
 def _graph(manifest: "Manifest", name: str) -> Outcome:

@@ -40,7 +40,7 @@ def weight_bytes_by_type(path: Path) -> dict[str, int]:
                 first, end = entry["data_offsets"]
                 kind = str(entry["dtype"])
                 counts[_TYPES.get(kind, kind)] += end - first
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{path}: found no header of weights ({error}); expected a safetensors file: export "
             "again, or copy the whole folder"

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_export.reference.model import MemoryWam
-from memorywam_export.reference.oracle import Visible
 from memorywam_robot.sim.tasks import INSTRUCTIONS, TASKS, script_from_seed
 from memorywam_runtime.contract import (
     InferenceContract,
     contract_from_json,
     contract_to_json,
 )
+from memorywam_runtime.memory import Visible
 from tests.demo_training.encoder import encode_all, train_encoder
 from tests.demo_training.episodes import record_all
 from tests.demo_training.policy import Batches, open_loop_accuracy, train_policy

@@ -9,9 +9,10 @@ import torch
 
 from memorywam_export.reference import oracle
 from memorywam_export.reference.model import MemoryWam
-from memorywam_export.reference.oracle import Episode, Visible, episode_velocities
+from memorywam_export.reference.oracle import Episode, episode_velocities
 from memorywam_export.reference.rope import action_angles, tables_from_angles
 from memorywam_export.reference.schedule import sigmas
+from memorywam_runtime.memory import Visible
 
 __all__ = ["Batches", "open_loop_accuracy", "train_policy"]
 

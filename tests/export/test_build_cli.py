@@ -114,7 +114,7 @@ def test_a_fault_ends_with_1(call, tiny_bundle_in_place, tmp_path):
         ((*RTX, "--target", "sm_75"), "found bf16 for sm_75"),
         ((*RTX, "--target", "sm_1"), "unknown target 'sm_1'"),
         ((*RTX, "--target", "sm_89", "--workspace", "0"), "more than 0 GiB"),
-        ((*RTX, "--target", "sm_89", "--workspace", "nan"), "more than 0 GiB"),
+        ((*RTX, "--target", "sm_89", "--workspace", "nan"), "found nan in --workspace"),
         (("--backend", "ort"), "invalid choice: 'ort'"),
         (("--target", "sm_89"), "--backend"),
     ],

@@ -24,7 +24,7 @@ def test_engines_of_a_bundle_that_failed_are_of_no_use_yet(tiny_bundle, passed, 
         manifest=msgspec.structs.replace(read_manifest(tiny_bundle), parity=parity),
         preflight=Preflight(
             host_bytes=1,
-            host_free_bytes=None,
+            host_free_bytes=1,
             disk_bytes=1,
             disk_free_bytes=2,
             workspace_bytes=None,

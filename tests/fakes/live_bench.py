@@ -21,6 +21,7 @@ from tests.fakes.live import (
 from memorywam_robot.arms.limit_rules import LimitRules
 from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
+from memorywam_robot.live.delay import ExpectedDelay
 from memorywam_robot.live.frame_grid import FrameGrid
 from memorywam_robot.live.grid_rules import GridRules, grid_shape_from_contract
 from memorywam_robot.live.live_episode import LiveEpisode
@@ -91,8 +92,8 @@ class Bench:
         parts = Parts(
             contract=self.contract, cameras=self.cameras, body=self.body, worker=self.given,
             grid=self.grid, gate=ChunkGate(LIMITS, self.contract.actions.horizon, limit_rules),
-            queue=self.queue, load=self.load, rules=self.rules, listeners=listeners,
-            begun=self._begin,
+            queue=self.queue, load=self.load, delay=ExpectedDelay(self.load), rules=self.rules,
+            listeners=listeners, begun=self._begin,
         )  # fmt: skip
         self.begun: list[int] = []
         start = EpisodeStart(seed=seed, instruction=instruction, num_steps=num_steps)

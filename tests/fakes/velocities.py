@@ -9,9 +9,9 @@ from memorywam_export.checkpoints.weights import Weight
 from memorywam_export.eager.eager import eager_session, rewritten_model
 from memorywam_export.graphs.rewrites import NO_REWRITES, Rewrites
 from memorywam_export.reference.model import MemoryWam
-from memorywam_export.reference.oracle import Episode, Visible, episode_velocities
+from memorywam_export.reference.oracle import Episode, episode_velocities
 from memorywam_runtime.manifest import CacheWrite
-from memorywam_runtime.memory import Visible as RuntimeVisible
+from memorywam_runtime.memory import Visible
 from memorywam_runtime.padding import with_text_bias
 
 __all__ = ["NUM_TOKENS", "TIMESTEP", "oracle_velocities", "slot_velocities", "weights_of"]
@@ -56,7 +56,7 @@ def slot_velocities(
     model: MemoryWam,
     episode: RandomEpisode,
     cache_write: CacheWrite,
-    visible: RuntimeVisible | None,
+    visible: Visible | None,
     rewrites: Rewrites = NO_REWRITES,
 ) -> tuple[NDArray[np.float64], torch.Tensor]:
     """Drive the runtime's session frame by frame; return velocities and latents.

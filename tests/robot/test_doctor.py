@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from memorywam_robot.arms import real_time
 from memorywam_robot.doctor import findings
 from memorywam_robot.doctor_budget import budget_finding
 from memorywam_robot.doctor_cameras import SeenCamera, camera_findings, seen_cameras
 from memorywam_robot.doctor_ticks import TickRules, TickTest, tick_findings
 from memorywam_robot.doctor_usb import usb_findings
 from memorywam_robot.live.load import LoadRules
+from memorywam_runtime.doctor import doctor_machine
 from memorywam_runtime.doctor.doctor_finding import Asked
 from memorywam_runtime.errors import InputError, MissingPartError
 
@@ -180,3 +182,7 @@ def test_a_device_that_is_fast_enough_and_one_that_is_not(tiny_bundle):
 
 def test_only_what_was_asked_for_is_looked_at(tmp_path):
     assert list(findings(Asked(root=tmp_path))) == []
+
+
+def test_the_doctor_looks_for_the_priority_that_the_arms_ask_for() -> None:
+    assert doctor_machine._PRIORITY == real_time._PRIORITY

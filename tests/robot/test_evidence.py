@@ -2,6 +2,8 @@
 
 import pytest
 
+from memorywam_export.episodes import closed_loop
+from memorywam_robot import evidence
 from memorywam_robot.evidence import complaints_from_report, latency_by_frame, memory_by_frame
 from memorywam_runtime.bench.bench import bench_bundle
 from memorywam_runtime.bundle import read_manifest
@@ -44,3 +46,7 @@ def test_figures_of_a_real_bench(tiny_bundle):
     assert [frames for frames, _ in latency["chunk"]] == [1, 4, 40]
     assert [frames for frames, _ in latency["see"]] == [4, 40]
     assert all(ms > 0 for points in latency.values() for _, ms in points)
+
+
+def test_the_report_asks_for_no_less_than_the_closed_loop() -> None:
+    assert evidence.LARGEST_DIFFERENCE == closed_loop.LARGEST_DIFFERENCE

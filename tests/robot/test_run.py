@@ -44,10 +44,21 @@ def test_episodes(run):
     assert data["success"] == np.mean([episode["success"] for episode in data["episodes"]])
     for episode in data["episodes"]:
         assert episode["num_steps"] == 16 * episode["num_frames"]
+        assert episode["num_dropped_gists"] == 0
         assert len(episode["act_ms"]) == len(episode["remember_ms"]) == episode["num_frames"]
     assert set(data["stages_ms"]) >= {"vae_first", "vae_image", "cache_update", "chunk"}
     assert data["backend"] == "ort"
     assert "of 2 succeeded" in said
+
+
+def test_denoising_steps_are_chosen_recorded_and_replayed(run, replay, tmp_path):
+    status, document, _ = run("--steps", "2", "--record", str(tmp_path / "made"))
+    assert status == 0
+    assert document["data"]["num_denoising_steps"] == 2  # tiny's contract says 4
+    (recording,) = (tmp_path / "made").iterdir()
+    status, data, said = replay(recording, "--assert-equal", "--threads", "1")
+    assert status == 0, said
+    assert data["provenance"]["num_denoising_steps"] == 2
 
 
 def test_the_same_seed_gives_the_same_episode(run):
@@ -85,6 +96,7 @@ def test_a_film(run, tmp_path):
         ((), {"instruction": None}, "does not hold the instruction 'press the button"),
         (("--hide", "gists,walls"), {}, "cannot hide 'walls'; expected any of anchors"),
         (("--episodes", "0"), {}, "expected at least 1"),
+        (("--steps", "0"), {}, "found --steps 0; expected 1 to 10000 denoising steps"),
         (("--seed", "-1"), {}, "expected an integer of at least 0"),
         (("--backend", "abacus"), {}, "unknown backend 'abacus'; expected one of ort"),
         (("--film", "film.mp4"), {}, "end its name in .webp or .gif"),

@@ -36,7 +36,7 @@ def test_a_process(tiny_bundle, tmp_path, sent):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, str(tiny_bundle), "--port", "0",
-         "--threads", "1", "--json", str(result)],
+         "--threads", "1", "--steps", "2", "--json", str(result)],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     try:
@@ -82,6 +82,7 @@ def ask_once(port, pictures):
         metadata = data_from_wire(link.recv(decode=False))
         assert metadata["instructions"] == ["random"]
         assert len(metadata["contract_hash"]) == 64
+        assert metadata["num_denoising_steps"] == 2
         link.send(wire_from_data(shown | {"prompt": "random"}))
         assert data_from_wire(link.recv(decode=False))["actions"].shape == (4, 14)
 
@@ -97,6 +98,7 @@ def ask_once(port, pictures):
         (["--camera", "top=roof"], "found --camera top=roof"),
         (["--infer-every", "16"], "such clients drop 3 of 4 observations"),
         (["--on-prompt-change", "guess"], "expected one of refuse, reset, keep"),
+        (["--steps", "0"], "found --steps 0; expected 1 to 10000"),
         (["--port", "99999"], "found --port 99999"),
     ],
 )

@@ -45,6 +45,16 @@ EPISODE = {
         {"step": 16, "num_consumed": 4, "position": 0.0125, "velocity": 0.5},
         {"step": 32, "num_consumed": 4, "position": 0.6125, "velocity": 0.25},
     ],
+    "kept_hz": 49.487,
+    "worst_tick_ms": 43.21,
+    "delayed_most": 7,
+    "misses": [
+        {"what": "bridged", "step": 0, "since_ms": 0.0, "num_steps": 9},
+        {"what": "late chunk", "step": 37, "since_ms": 2260.0, "num_steps": 3},
+        {"what": "bridged", "step": 48, "since_ms": 2880.0, "num_steps": 1},
+        {"what": "skipped", "step": 60, "since_ms": 3600.0, "num_steps": 1},
+    ],
+    "misses_not_kept": 4,
     "reasons": ["hold: camera head is late", "stop: <starved>"],
 }
 LIVE = {
@@ -53,7 +63,7 @@ LIVE = {
     "backend": "ort",
     "loop": "async",
     "load": {"remember_ms": 36.0, "act_ms": 310.0, "step_ms": 60.0, "num_delayed": 6,
-             "num_executed": 16, "share": 0.36},
+             "num_executed": 16, "num_bridged": 1, "share": 0.36, "headroom": 0.34},
     "timing": {
         "tick": {"period_ms": 20.0, "num_ticks": 900, "num_skipped": 2, "late_p50_ms": 0.06,
                  "late_p99_ms": 2.5, "late_max_ms": 9.0},
@@ -85,7 +95,8 @@ def test_a_live_run_has_every_section_and_every_number():
     headings = re.findall(r"<h2>(.*?)</h2>", html)
     assert headings == [
         "Episodes", "How late ticks came", "Where chunks meet", "Time by frame",
-        "Stages of the device, ms", "Memory", "Chunks", "Cameras", "Why it held, warned or stopped",
+        "Stages of the device, ms", "Memory", "Chunks", "Deadlines that were missed", "Cameras",
+        "Why it held, warned or stopped",
     ]  # fmt: skip
     assert "1 of 2 succeeded: 9% to 91% (95 in 100); 1 aborted" in text
     assert 'class="verdict bad"' in html
@@ -93,8 +104,11 @@ def test_a_live_run_has_every_section_and_every_number():
         "loop 0.06 ms (0.3%) 2.50 ms (12.5%) 9.00 ms (45.0%) 2 NO",  # 12.5 % is above 10
         "arms 0.05 ms (0.5%) 0.50 ms (5.0%) 1.00 ms (10.0%) 0 yes",
         "3 8 0.957 4 6 0 1 431 0.0",
-        "3 7 1 2 0 6 0 5 0",
-        "Remember 36 ms and act 310 ms: 6 of 16 steps of 60 ms; load 36%.",
+        "3 7 1 2 0 6 0 5 0 7",
+        "3 49.49 43.2 4 49.49 43.2",
+        "3 0 0.00 bridged 9 3 37 2.26 late chunk 3 3 60 3.60 skipped 1 4 0 0.00 bridged 9",
+        "8 later ones were counted only. 2 pauses of at most 1 steps were planned.",
+        "Remember 36 ms and act 310 ms: 6 of 16 steps of 60 ms; load 36%, headroom 34%.",
         "4 seams; position: median 0.312, most 0.613 at step 32.",
         "remember 31.0 90.0 90.0 90.0",
         "waited 3.0 29.0 29.0 29.0",

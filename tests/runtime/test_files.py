@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from memorywam_runtime import files
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.files import atomic_directory, atomic_write, sha256_of
+from memorywam_runtime.files import atomic_directory, atomic_write, read_file, sha256_of
 
 
 class StopError(Exception):
@@ -177,3 +178,24 @@ def test_sha256_reads_more_than_one_block(folder: Path) -> None:
     content = bytes(range(256)) * (files._READ_BYTES // 256 + 1)
     (folder / "a").write_bytes(content)
     assert sha256_of(folder / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_reading_a_small_file_takes_little_whatever_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"ten bytes.")
+    tracemalloc.start()
+    try:
+        assert read_file(tmp_path / "small", 1 << 28) == b"ten bytes."
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").is_file(), reason="needs /proc")
+def test_a_file_whose_system_tells_no_size_is_read_to_its_end() -> None:
+    path = Path("/proc/self/limits")
+    assert path.stat().st_size == 0
+    content = read_file(path, 1 << 16)
+    assert content == path.read_bytes()
+    assert read_file(path, len(content)) == content
+    with pytest.raises(InputError, match="expected at most"):
+        read_file(path, len(content) - 1, InputError)

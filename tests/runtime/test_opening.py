@@ -5,8 +5,14 @@ import argparse
 import pytest
 
 from memorywam_runtime.errors import InputError, MissingPartError
-from memorywam_runtime.opening import Opening, backend_from_opening, opened, opening_from_args
-from memorywam_runtime.opening_args import add_opening_args
+from memorywam_runtime.opening import (
+    Opening,
+    backend_from_opening,
+    num_steps_from_args,
+    opened,
+    opening_from_args,
+)
+from memorywam_runtime.opening_args import add_opening_args, add_steps_arg
 
 
 def asked(*words):
@@ -37,3 +43,20 @@ def test_a_bundle_opens_as_asked(tiny_bundle):
 def test_a_backend_that_is_not_there_is_told():
     with pytest.raises(MissingPartError, match="unknown backend 'none'"):
         backend_from_opening(asked("--backend", "none", "--threads", "3"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [((), None), (("--steps", "1"), 1), (("--steps", "10000"), 10_000)]
+)
+def test_denoising_steps_are_the_contracts_unless_asked_for(words, expected):
+    parser = argparse.ArgumentParser()
+    add_steps_arg(parser)
+    assert num_steps_from_args(parser.parse_args(words)) == expected
+
+
+@pytest.mark.parametrize("steps", ["0", "-1", "10001"])
+def test_denoising_steps_that_nobody_takes_are_refused(steps):
+    parser = argparse.ArgumentParser()
+    add_steps_arg(parser)
+    with pytest.raises(InputError, match=f"found --steps {steps}; expected 1 to 10000"):
+        num_steps_from_args(parser.parse_args(["--steps", steps]))

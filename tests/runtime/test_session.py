@@ -14,9 +14,9 @@ from tests.fakes.episodes import contract_with, identity, random_episode, random
 from tests.fakes.velocities import oracle_velocities
 
 from memorywam_export.eager.eager import eager_session
-from memorywam_export.reference.oracle import Visible
 from memorywam_runtime.bundle import read_prompt
 from memorywam_runtime.errors import CapacityError
+from memorywam_runtime.memory import Visible
 
 
 @pytest.mark.parametrize("before", [1, 2, 7])

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 
@@ -182,6 +183,12 @@ def test_no_file_and_no_folder_are_told(saved, new, tmp_path):
         restore_from_file(new(), tmp_path / "absent")
     with pytest.raises(InputError, match="is not a directory"):
         save_to_file(policy, tmp_path / "absent" / "file")
+
+
+def test_a_pipe_is_not_waited_for(new, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a directory, pipe or device"):
+        restore_from_file(new(), tmp_path / "pipe")
 
 
 def test_a_frame_that_is_incomplete_leaves_the_old_file(saved):

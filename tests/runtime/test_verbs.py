@@ -40,6 +40,7 @@ def test_inspect_tells_how_memory_grows_bucket_by_bucket(tiny_bundle, capsys):
     bytes_per_token = 2 * 3 * 2 * 12 * 4  # keys and values, layers, heads, head_dim, float32
     assert sizes[256]["bytes"] == (5 * 8 + 16 + 256 * 2) * bytes_per_token
     assert sizes[256]["full_history_bytes"] == 256 * 6 * bytes_per_token
+    assert memory["update_bytes"] == (6 + 2 + 2) * bytes_per_token  # gist tokens twice
 
 
 def test_inspect_tells_what_is_quantized(tiny_bundle_in_place, tmp_path, capsys):
@@ -48,6 +49,7 @@ def test_inspect_tells_what_is_quantized(tiny_bundle_in_place, tmp_path, capsys)
     assert manifest.quantization is not None
     assert main(["inspect", str(bundle)]) == 0
     text = capsys.readouterr().out
+    assert "writes 5,760 bytes in place, however full it is" in text
     assert "none: run `memorywam calibrate`" in text
     assert f"{len(manifest.quantization.sites)} products; " in text
     assert main(["inspect", str(bundle), "--json", "-"]) == 0
@@ -69,8 +71,13 @@ def test_inspect_tells_what_is_quantized(tiny_bundle_in_place, tmp_path, capsys)
     assert (data["quantization"], set(data["weight_bytes"])) == (None, {"float32"})
 
 
-def test_weights_without_a_header_are_refused(tmp_path):
-    (tmp_path / "weights.safetensors").write_bytes(b"nothing of the kind")
+NESTED = (1 << 17).to_bytes(8, "little") + b"[" * (1 << 17)
+"""A header that says its length rightly, and is nothing but brackets."""
+
+
+@pytest.mark.parametrize("content", [b"nothing of the kind", NESTED], ids=["other", "nested"])
+def test_weights_without_a_header_are_refused(tmp_path, content):
+    (tmp_path / "weights.safetensors").write_bytes(content)
     with pytest.raises(BundleError, match="expected a safetensors file"):
         weight_bytes_by_type(tmp_path / "weights.safetensors")
 

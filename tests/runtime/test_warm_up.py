@@ -29,3 +29,16 @@ def test_nothing_is_bound_after_the_start(a_rung, monkeypatch):
     session.reset()
     Driver(session, text).frames(2)
     assert not bound
+
+
+def test_the_steps_that_are_asked_for_are_warm(a_rung, monkeypatch):
+    session, asked = a_rung.session(), []
+    real = session.calls.chunk
+
+    def chunk(count):
+        asked.append(count)
+        return real(count)
+
+    monkeypatch.setattr(session.calls, "chunk", chunk)
+    warm_up(session, 2)
+    assert set(asked) == {2}

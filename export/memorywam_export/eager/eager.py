@@ -268,7 +268,11 @@ def eager_session(
 
 
 def backend_of_bundle(root: Path) -> EagerBackend:
-    """Return a backend on a bundle's weights."""
+    """Return a backend on a bundle's weights.
+
+    Raises:
+        BundleError: its window of memory is in 8 bits, or its weights are not its contract's.
+    """
     manifest = read_manifest(root)
     if manifest.has_narrow_window:
         raise BundleError(

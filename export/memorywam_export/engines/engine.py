@@ -118,10 +118,10 @@ class Compiler:
             spell_out(model, path.parent)
         return Network(self._trt, self.flavour, path, bytes(model.SerializeToString()))
 
-    def information(self, plan: memoryview) -> str | None:
+    def information(self, content: memoryview) -> str | None:
         """Return what the engine's own inspector says as JSON, or None without its device."""
         runtime = self._trt.Runtime(_logger(self._trt, []))
-        engine = runtime.deserialize_cuda_engine(plan)
+        engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
             return None
         inspector = engine.create_engine_inspector()
@@ -191,16 +191,16 @@ class Network:
             config.set_timing_cache(cache, False)  # noqa: FBT003 - the vendor's signature
         self._messages.clear()
         with _captured_stdout() as printed:
-            plan = self._builder.build_serialized_network(self._network, config)
+            content = self._builder.build_serialized_network(self._network, config)
             said = "; ".join(self._messages) or printed()[-2000:]
-        if plan is None:
+        if content is None:
             raise BundleError(
                 f"{self._path}: {self._flavour.module} {self._trt.__version__} does not compile "
                 f"this graph for {', '.join(targets)}: {said or 'it gives no reason'}"
             )
         if cache is not None and timing_cache is not None:
             timing_cache[:] = bytes(config.get_timing_cache().serialize())
-        return memoryview(plan)
+        return memoryview(content)
 
     def _config(
         self, targets: Sequence[str], profile: Mapping[str, Shapes], workspace_bytes: int | None

@@ -212,7 +212,7 @@ class _Build:
             return self._result(job, None, hit=False, faults=audit.faults)
         cache_path = self.directory / _TIMING_CACHE
         cache = bytearray(cache_path.read_bytes() if cache_path.is_file() else b"")
-        plan = network.build(
+        content = network.build(
             [self.target],
             profile=job.shapes,
             workspace_bytes=self.options.workspace_bytes,
@@ -222,14 +222,14 @@ class _Build:
         if cache:
             atomic_write(cache_path, bytes(cache))
         if self.target == device_target():
-            audit = self._seen_on_device(job, plan, audit)
+            audit = self._seen_on_device(job, content, audit)
             if audit.faults:
                 return self._result(job, None, hit=False, faults=audit.faults)
         entry = EngineEntry(
             graph=job.graph,
             file=job.stem + _SUFFIX,
-            num_bytes=len(plan),
-            sha256=hashlib.sha256(plan).hexdigest(),
+            num_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
             graph_sha256=job.graph_sha256,
             key=job.key,
             profiles=() if job.profile is None else (job.profile,),
@@ -237,13 +237,13 @@ class _Build:
             build_s=round(time.monotonic() - started_s, 3),
         )
         # Not copied into bytes: an engine of the real size is 10 GB.
-        atomic_write(self.directory / entry.file, cast("bytes", plan))
+        atomic_write(self.directory / entry.file, cast("bytes", content))
         atomic_write(self.directory / (job.stem + _RECORD), msgspec.json.encode(entry))
         return self._result(job, entry, hit=False)
 
-    def _seen_on_device(self, job: Job, plan: memoryview, audit: Audit) -> Audit:
+    def _seen_on_device(self, job: Job, content: memoryview, audit: Audit) -> Audit:
         """Add what the engine's own inspector says, where its device is present."""
-        information = self.compiler.information(plan)
+        information = self.compiler.information(content)
         if information is None:
             return audit
         atomic_write(self.directory / (job.stem + _LAYERS), information.encode())

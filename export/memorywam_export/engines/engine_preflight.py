@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from memorywam_runtime.free_memory import available_bytes
 
 __all__ = ["Preflight", "preflight"]
 
@@ -16,7 +17,6 @@ _DISK_BASE_BYTES = 8_000_000
 """Of code in one engine; 1.4 to 5.4 MB on the tiny model."""
 _DISK_PER_WEIGHT = 1.02
 """3.65 GB of engine for 3.62 GB of weights."""
-_MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,7 @@ class Preflight:
 
     host_bytes: int
     """Memory of this machine at the largest graph; graphs are built one after the other."""
-    host_free_bytes: int | None
-    """None where the system does not say."""
+    host_free_bytes: int
     disk_bytes: int
     """Of the engines to build; old ones stay until all are built."""
     disk_free_bytes: int
@@ -36,7 +35,7 @@ class Preflight:
     def lacks(self) -> list[str]:
         """Return what does not fit, each a sentence."""
         found = []
-        if self.host_free_bytes is not None and self.host_bytes > self.host_free_bytes:
+        if self.host_bytes > self.host_free_bytes:
             found.append(
                 f"the build takes about {_size(self.host_bytes)} of memory, and "
                 f"{_size(self.host_free_bytes)} are free"
@@ -51,11 +50,10 @@ class Preflight:
     @property
     def text(self) -> str:
         """Return all of it as one sentence."""
-        free = "unknown" if self.host_free_bytes is None else _size(self.host_free_bytes)
         limit = "" if self.workspace_bytes is None else f"; workspace {_size(self.workspace_bytes)}"
         return (
-            f"memory about {_size(self.host_bytes)} of {free} free; disk about "
-            f"{_size(self.disk_bytes)} of {_size(self.disk_free_bytes)} free{limit}"
+            f"memory about {_size(self.host_bytes)} of {_size(self.host_free_bytes)} free; disk "
+            f"about {_size(self.disk_bytes)} of {_size(self.disk_free_bytes)} free{limit}"
         )
 
 
@@ -74,24 +72,11 @@ def preflight(
         host_bytes=max(
             (int(_HOST_BASE_BYTES + _HOST_PER_WEIGHT * n) for n in weight_bytes), default=0
         ),
-        host_free_bytes=_free_memory(),
+        host_free_bytes=available_bytes(),
         disk_bytes=sum(int(_DISK_BASE_BYTES + _DISK_PER_WEIGHT * n) for n in weight_bytes),
         disk_free_bytes=shutil.disk_usage(place).free,
         workspace_bytes=workspace_bytes,
     )
-
-
-def _free_memory() -> int | None:
-    """Return the memory that this process may still take, bytes: by system and container."""
-    free = []
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-        free.append(kib * 1024)
-    with suppress(OSError, ValueError):  # no such files, or no limit: "max"
-        limit, used = (int(Path(name).read_text()) for name in _MEMORY_FILES)
-        free.append(limit - used)
-    return min(free, default=None)
 
 
 def _size(num_bytes: int) -> str:

@@ -42,7 +42,7 @@ def _bars(loops: Sequence[Data], names: tuple[str, str]) -> str:
         for loop in loops
     ]
     chart = bar_chart(
-        "share of episodes that succeeded, by task and runner",
+        "share of episodes that succeeded, by task: reference and backend",
         names,
         groups,
         y_label="share of episodes",

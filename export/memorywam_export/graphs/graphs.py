@@ -97,7 +97,7 @@ class CacheUpdate(nn.Module):
         gist_bias: torch.Tensor,
         *rest: Any,  # noqa: ANN401 - a bias and a row, then lists of tensors
     ) -> tuple[torch.Tensor, ...]:
-        """Return k and v per layer: the whole memory (in place) or the new rows (copy).
+        """Return k and v [1, H, ., D] per layer: all of memory (in place) or the new rows (copy).
 
         `rest` is the prompt's bias (only where its zero rows are collapsed), the row to write at
         (only in place), then the lists memory, text and state.

@@ -19,7 +19,7 @@ class PromptKv(nn.Module):
         self.model = model
 
     def forward(self, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return k and v per layer: video, then action."""
+        """Return k and v [1, H, text_len, D] per layer: video, then action."""
         rows = context.to(self.model.gist_tokens.dtype)
         return (*_video(self.model, rows), *_action(self.model, rows))
 

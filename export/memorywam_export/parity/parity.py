@@ -1,4 +1,4 @@
-"""The ladder of parity: the same episode through every rung, each with a memory of its own."""
+"""One episode on one rung: through the reference under one mask, or a session frame by frame."""
 
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +33,6 @@ from memorywam_runtime.session import Session
 from memorywam_runtime.tensors import decoded, encoded, storage_dtype
 
 __all__ = [
-    "Script",
     "drive",
     "memory_of",
     "play",

@@ -47,7 +47,7 @@ from memorywam_runtime.manifest import (
 )
 from memorywam_runtime.scale_table import ScaleTable, scale_table_to_json
 
-__all__ = ["TABLE_FILE", "WEIGHTS_FILE", "BundleGraphs", "bundle_graphs", "quantize_bundle"]
+__all__ = ["TABLE_FILE", "BundleGraphs", "bundle_graphs", "quantize_bundle"]
 
 TABLE_FILE = "scale_table.json"
 BLOCK_OPSET = 21

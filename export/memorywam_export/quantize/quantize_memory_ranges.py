@@ -18,7 +18,7 @@ __all__ = ["memory_absmax"]
 def memory_absmax(
     root: Path, scripts: Iterable[Script], num_threads: int = 1
 ) -> dict[str, NDArray[np.floating]]:
-    """Return by tensor, `memory.LL.k`, the largest absolute value of each channel.
+    """Return by tensor, `memory.LL.k`, the largest magnitude of each channel [heads * head_dim].
 
     Gist tokens are left out: they never go to the window.
 

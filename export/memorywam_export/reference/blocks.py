@@ -76,7 +76,7 @@ class Block(nn.Module):
     def keys_values(
         self, x: torch.Tensor, e: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return only k and v: all that the last video layer is needed for."""
+        """Return only k and v [B, H, n, D]: all that the last video layer is needed for."""
         parts = self.modulation.to(e.dtype) + e
         _, k, v = self.project(x, parts[..., 0, :], parts[..., 1, :], tables)
         return k, v

@@ -9,17 +9,9 @@ from memorywam_export.reference.attention import CrossAttention, attend
 from memorywam_export.reference.model import KeysValues, MemoryWam
 from memorywam_export.reference.rope import action_angles, frame_angles, tables_from_angles
 from memorywam_runtime.contract import InferenceContract
+from memorywam_runtime.memory import Visible
 
-__all__ = ["Episode", "Visible", "episode_velocities"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visible:
-    """Which parts of memory are seen; all but the current frame can be hidden for ablations."""
-
-    anchors: bool = True
-    window: bool = True
-    gists: bool = True
+__all__ = ["Episode", "episode_velocities", "through_action_blocks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ def action_angles(contract: InferenceContract, frame: int) -> torch.Tensor:
 def tables_from_angles(
     angles: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosines and sines in at least float32: lower types lose whole positions."""
+    """Return cosines and sines [.., pairs], at least float32: lower types lose positions."""
     table = torch.promote_types(dtype, torch.float32)
     return angles.cos().to(table), angles.sin().to(table)
 

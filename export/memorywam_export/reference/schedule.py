@@ -8,7 +8,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 
 
 def sigmas(num_steps: int, shift: float) -> torch.Tensor:
-    """Return num_steps + 1 noise shares (float64) from 1 down to 0.
+    """Return noise shares [num_steps + 1] float64 from 1 down to 0.
 
     phi(u) = s u / (1 + (s - 1) u) at u = 1 - i / S (FastWAM, `scheduler_continuous.py`).
     The timestep of step i is 1000 sigma_i, its Euler step is sigma_{i+1} - sigma_i.

@@ -59,7 +59,7 @@ def context_from_embedding(
 
 
 def embedding_from_file(path: Path) -> NDArray[np.float32]:
-    """Read an embedding: a .npy array, or a .safetensors file with one tensor.
+    """Read an embedding [tokens, text_dim]: .npy, or .safetensors with one tensor.
 
     Raises:
         InputError: the file cannot be read.
@@ -100,6 +100,13 @@ def add_prompt(
 ) -> Manifest:
     """Add an instruction to a bundle by running its prompt_kv graph; return the new manifest.
 
+    Args:
+        root: The bundle.
+        text: The instruction.
+        embedding: Of its tokens, [tokens, text_dim].
+        encoder: What made that, for who looks into the bundle later.
+        backend: What runs the graph.
+
     Raises:
         InputError: the text is empty, or the embedding does not fit.
         BundleError: the bundle does not pass its checks.
@@ -109,11 +116,11 @@ def add_prompt(
     manifest = check_bundle(root)
     (taken,) = manifest.graphs["prompt_kv"].inputs
     context = context_from_embedding(embedding, manifest.contract, taken.fixed_shape[1])
-    runner = backend_from_name(backend) if isinstance(backend, str) else backend
+    chosen = backend_from_name(backend) if isinstance(backend, str) else backend
     entry = manifest.graphs["prompt_kv"]
     inputs = {spec.name: context.astype(np.float32) for spec in entry.inputs}
     outputs = {spec.name: spec.zeros() for spec in entry.outputs}
-    runner.load(root / entry.file, entry).bind(inputs, outputs)()
+    chosen.load(root / entry.file, entry).bind(inputs, outputs)()
     prompt = write_prompt(
         root, text, [outputs[s.name] for s in entry.outputs], len(embedding), encoder
     )

@@ -101,14 +101,7 @@ def verify_bundle(
         device = open_device(root, options.backend, options.engines)
     tell("contract, statistics, weights")
     checks = bundle_checks(root, manifest, checkpoint)
-    data: dict[str, Any] = {
-        "bundle": root.resolve().name,
-        "checkpoint": checkpoint.name,
-        "checkpoint_sha256": checkpoint.sha256,
-        "other_origin": other_origin(manifest, checkpoint),
-        "contract_hash": manifest.contract_hash,
-        "rewrites": manifest.rewrites,
-        "precision": manifest.precision,
+    data = _subject(root, manifest, checkpoint) | {
         "frames": num_frames,
         "seed": options.seed,
         "covered": coverage(manifest, num_frames),
@@ -131,6 +124,19 @@ def verify_bundle(
     data["gaps"] = gaps_of(manifest, checkpoint, data)
     data["verdict"] = "ok" if all(check.ok for check in checks) else "failed"
     return checks, data
+
+
+def _subject(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what is compared with what."""
+    return {
+        "bundle": root.resolve().name,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": checkpoint.sha256,
+        "other_origin": other_origin(manifest, checkpoint),
+        "contract_hash": manifest.contract_hash,
+        "rewrites": manifest.rewrites,
+        "precision": manifest.precision,
+    }
 
 
 def _closed_loop(

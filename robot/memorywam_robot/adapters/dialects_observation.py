@@ -63,14 +63,18 @@ class ObservationReader:
         return Observation(images=self.images(message), state=self.state(message), step=step)
 
     def state(self, message: Mapping[str, Any]) -> NDArray[np.float64]:
-        """Return the joint state [state_dim]."""
+        """Return the joint state [state_dim].
+
+        Raises:
+            InputError: none, several, or one that `vector` refuses.
+        """
         keys = self._state_keys
         if not keys:
             found = [key for key in STATE_KEYS if key in message]
             if len(found) != 1:
                 raise InputError(
                     f"found {len(found)} joint states among keys {_shown(message)}; expected one "
-                    f"of {', '.join(_STATE_KEYS)}, or name the keys: --state-keys"
+                    f"of {', '.join(STATE_KEYS)}, or name the keys: --state-keys"
                 )
             keys = (found[0],)
         if missing := [key for key in keys if key not in message]:
@@ -78,7 +82,11 @@ class ObservationReader:
         return self.vector(np.concatenate([self._numbers(message[key], key) for key in keys]))
 
     def vector(self, value: object) -> NDArray[np.float64]:
-        """Return a checked joint state [state_dim] of numbers."""
+        """Return a checked joint state [state_dim] of numbers.
+
+        Raises:
+            InputError: of another length, or not finite.
+        """
         state = self._numbers(value, "state")
         if state.shape != (self._contract.actions.state_dim,):
             raise InputError(
@@ -90,7 +98,11 @@ class ObservationReader:
         return state
 
     def images(self, message: Mapping[str, Any]) -> dict[str, NDArray[np.uint8]]:
-        """Return each camera's image by the contract's names."""
+        """Return each camera's image [rows, columns, 3] by the contract's names.
+
+        Raises:
+            InputError: one is missing, there twice, of an unknown camera, or no image.
+        """
         found: dict[str, NDArray[np.uint8]] = {}
         for wire, value in _images_in(message):
             name = self._name(wire)

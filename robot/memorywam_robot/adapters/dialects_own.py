@@ -67,7 +67,12 @@ class OwnDialect:
         self._state: NDArray[np.float64] | None = None
 
     def answer(self, message: Mapping[str, Any], arrived_ns: int) -> dict[str, Any]:
-        """Do what a message asks for."""
+        """Do what a message asks for.
+
+        Raises:
+            InputError: it is of no known type, of another session, or one of its fields is not as
+                it must be.
+        """
         kind = word_of(message, "type")
         if kind == "episode":
             return self._episode(message)

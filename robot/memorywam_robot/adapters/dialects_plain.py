@@ -38,7 +38,11 @@ class PlainDialect:
         self._chunk_step = 0
 
     def answer(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the observation; return the actions to execute before the next."""
+        """Take the observation; return the actions to execute before the next.
+
+        Raises:
+            InputError: the message is not an observation of the contract, or out of its grid.
+        """
         feeder = self._feeder
         if follow_prompt(feeder, message, self._options):
             self._chunk = None

@@ -108,7 +108,7 @@ class GymRobot:
         return state
 
     def images(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return every camera's view after the last step.
+        """Return every camera's view [rows, columns, 3] after the last step.
 
         Raises:
             InputError: a camera that the environment does not have.

@@ -22,7 +22,7 @@ _STATE, _IMAGES = "observation.state", "observation.images."
 
 
 def state_from_batch(batch: Mapping[str, Any], joints: JointMap) -> NDArray[np.float64]:
-    """Return the joint state, in the contract's order and units.
+    """Return the joint state [state_dim], in the contract's order and units.
 
     Args:
         batch: With `observation.state` in the host's order; or a robot's raw observation.
@@ -42,7 +42,7 @@ def state_from_batch(batch: Mapping[str, Any], joints: JointMap) -> NDArray[np.f
 def images_from_batch(
     batch: Mapping[str, Any], views: Mapping[str, str]
 ) -> dict[str, NDArray[np.uint8]]:
-    """Return the images by the contract's names.
+    """Return the images [rows, columns, 3] uint8 by the contract's names.
 
     Args:
         batch: With `observation.images.<camera>`; or a robot's raw observation.

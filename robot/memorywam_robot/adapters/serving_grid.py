@@ -145,7 +145,11 @@ class GridFeeder:
         return self.num_frames > frames
 
     def act(self, state: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return a chunk [horizon, action_dim] after the newest frame of memory."""
+        """Return a chunk [horizon, action_dim] after the newest frame of memory.
+
+        Raises:
+            InputError: memory has no frame yet.
+        """
         if self.num_frames == 0:
             raise InputError("nothing to act on: no frame since the episode began; send one first")
         return self.policy.act(state)

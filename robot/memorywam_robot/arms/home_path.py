@@ -26,7 +26,7 @@ class HomePath:
         return self._line_s + self._ease_s
 
     def begin(self, now_ns: int, start: NDArray[np.float64], rules: GuardRules) -> None:
-        """Set out from a pose at rest."""
+        """Set out from a pose at rest [num_joints]."""
         self._start[:] = start
         np.subtract(self._home, start, out=self._way)
         distance_rad = float(np.abs(self._way * self._angles).max())
@@ -35,7 +35,7 @@ class HomePath:
         self._begun_ns = now_ns
 
     def at(self, now_ns: int, out: NDArray[np.float64]) -> bool:
-        """Write the pose of a moment; return whether it is the last."""
+        """Write the pose of a moment [num_joints]; return whether it is the last."""
         passed_s = (now_ns - self._begun_ns) / 1e9
         if passed_s >= self.seconds:
             out[:] = self._home

@@ -171,6 +171,10 @@ class CommandLimiter:
     def start(self, measured: NDArray[np.floating], first: NDArray[np.floating]) -> None:
         """Stand where the joints are; approach the first action slowly if it is not there.
 
+        Args:
+            measured: Where they are, [num_joints], rad or the joint's own unit.
+            first: Where the episode's first action is, in the same.
+
         Raises:
             InputError: either is no position of these joints, a joint is beyond its limits, or the
                 first action is too far away.
@@ -204,7 +208,7 @@ class CommandLimiter:
         self._is_started = True
 
     def limited(self, action: NDArray[np.floating], out: Floats) -> bool:
-        """Write the command for an action; return whether a limit changed it.
+        """Write the command for an action [num_joints]; return whether a limit changed it.
 
         An angle no farther beyond its limits than `position_slack` is clipped and not counted, and
         a gripper never is: one that is told to shut harder than shut holds on.

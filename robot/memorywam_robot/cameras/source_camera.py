@@ -107,7 +107,7 @@ class SourceCamera(ThreadedCamera):
 
 
 def image_from_source(source: Source) -> NDArray[np.uint8]:
-    """Return a copy of the view now.
+    """Return a copy of the view now, RGB [rows, columns, 3].
 
     Raises:
         InputError: it gave no RGB image.

@@ -47,10 +47,12 @@ class LiveChunks:
         Args:
             attempt: 1 if the first one was not to be used: the noise is another.
         """
-        parts, prefix = self._parts, None
+        parts, counts, prefix = self._parts, self._counts, None
+        counts.delayed_last = parts.delay.num_steps
+        counts.delayed_most = max(counts.delayed_most, counts.delayed_last)
         frame, requested_at = self._frame, self._requested_at
         if parts.queue.seam == "inpaint":
-            prefix = parts.queue.prefix(parts.load.num_delayed, requested_at)
+            prefix = parts.queue.prefix(counts.delayed_last, requested_at)
             prefix = prefix if len(prefix) else None
         task = Infer(
             epoch=self._epoch,
@@ -75,7 +77,14 @@ class LiveChunks:
         chunk, requested_at = made.chunk, made.task.requested_at
         counts.act_ms.append(made.took_ms)
         self._settle(made.task)
-        if is_held or parts.queue.num_taken - requested_at >= len(chunk):
+        remember_ms = counts.remember_ms[-1] if counts.remember_ms else parts.load.remember_ms
+        num_consumed = parts.queue.num_taken - requested_at
+        if num_consumed > counts.delayed_last and not is_held:
+            counts.misses.note(
+                "late chunk", parts.queue.num_taken, num_consumed - counts.delayed_last
+            )
+        parts.delay.note(remember_ms, made.took_ms)
+        if is_held or num_consumed >= len(chunk):
             counts.chunks_dropped += 1
             return None
         # Judged where it leaves what is executed anyway, however late it came.

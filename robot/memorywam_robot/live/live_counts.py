@@ -6,6 +6,7 @@ from typing import Any
 from memorywam_robot.live.chunks import Seam
 from memorywam_robot.live.grid_rules import GridCounts
 from memorywam_robot.live.instruction_changes import InstructionChange
+from memorywam_robot.live.misses import Misses
 
 __all__ = ["LiveCounts"]
 
@@ -35,6 +36,12 @@ class LiveCounts:
     """Steps in which the last action stayed in force."""
     skipped: int = 0
     """Steps that were over before their tick came."""
+    delayed_last: int = 0
+    """d, in steps, with which the newest chunk was asked for."""
+    delayed_most: int = 0
+    """The greatest one."""
+    misses: Misses = field(default_factory=Misses)
+    """Deadlines, one by one."""
     holds: int = 0
     held_ms: float = 0.0
     limited: int = 0
@@ -57,12 +64,14 @@ class LiveCounts:
         names = (
             "frames", "chunks", "chunks_warned", "chunks_dropped", "chunks_lost",
             "chunks_replaced", "chunks_not_asked", "doubtful", "camera_dropped", "bridged",
-            "skipped", "holds", "held_ms", "limited", "remember_ms", "waited_ms", "act_ms",
-            "reasons", "reacted_ms",
+            "skipped", "delayed_last", "delayed_most", "holds", "held_ms", "limited",
+            "remember_ms", "waited_ms", "act_ms", "reasons", "reacted_ms",
         )  # fmt: skip
         grid = self.grid
         return {name: getattr(self, name) for name in names} | {
             "instructions": [asdict(change) for change in self.instructions],
+            "misses": self.misses.report(),
+            "misses_not_kept": self.misses.count - self.misses.num_kept,
             "memory_quality": grid.memory_quality,
             "slots_real": grid.real,
             "slots_filled": grid.filled,

@@ -11,6 +11,7 @@ from memorywam_robot.camera import Camera
 from memorywam_robot.live.body import Body
 from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
+from memorywam_robot.live.delay import ExpectedDelay
 from memorywam_robot.live.frame_grid import FrameGrid
 from memorywam_robot.live.live_rules import LiveRules
 from memorywam_robot.live.load import Load
@@ -57,6 +58,7 @@ class Parts:
     gate: ChunkGate
     queue: ActionQueue
     load: Load
+    delay: ExpectedDelay
     rules: LiveRules
     listeners: Sequence[Listener] = ()
     begun: Callable[[], None] = lambda: None

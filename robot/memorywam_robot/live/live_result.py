@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from memorywam_robot.live.live_counts import LiveCounts
 from memorywam_robot.live.live_episode import LiveEpisode
+from memorywam_robot.live.pace import Pace
 from memorywam_robot.loop import EpisodeResult
 from memorywam_robot.robot import Verdict
 
@@ -31,6 +32,10 @@ class LiveResult:
     executed: NDArray[np.float64]
     """Targets [num_steps, action_dim] as the guard sent them, by environment step."""
     counts: LiveCounts
+    kept_hz: float | None = None
+    """Ticks a second, measured; None in simulated time."""
+    worst_tick_ms: float | None = None
+    """Longest from one tick to the next; None in simulated time."""
 
     @property
     def num_steps(self) -> int:
@@ -65,12 +70,20 @@ class LiveResult:
             "num_frames": self.counts.frames,
             "seconds": self.seconds,
             "rest_ms": self.rest_ms,
+            "kept_hz": self.kept_hz,
+            "worst_tick_ms": self.worst_tick_ms,
             "executed": self.executed,
         } | self.counts.report()
 
 
-def result_of(episode: LiveEpisode, verdict: Verdict, seconds: float, rest_ms: float) -> LiveResult:
-    """Return how an episode went that has ended."""
+def result_of(
+    episode: LiveEpisode,
+    verdict: Verdict,
+    seconds: float,
+    rest_ms: float,
+    pace: Pace | None = None,
+) -> LiveResult:
+    """Return how an episode went that has ended; its pace is none where time is simulated."""
     remark = verdict.remark
     if episode.aborted:
         remark = f"aborted: {episode.aborted}" + (f"; {remark}" if remark else "")
@@ -85,4 +98,6 @@ def result_of(episode: LiveEpisode, verdict: Verdict, seconds: float, rest_ms: f
         rest_ms=rest_ms,
         executed=np.array(episode.executed).reshape(-1, num_joints),
         counts=episode.counts,
+        kept_hz=None if pace is None else pace.kept_hz,
+        worst_tick_ms=None if pace is None else pace.worst_ms,
     )

@@ -15,6 +15,7 @@ from memorywam_robot.arms.tick_clock import TickClock
 from memorywam_robot.live.camera_rates import check_rates, running_rates
 from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
+from memorywam_robot.live.delay import ExpectedDelay
 from memorywam_robot.live.frame_grid import FrameGrid
 from memorywam_robot.live.grid_rules import GridRules, grid_shape_from_contract
 from memorywam_robot.live.instruction_changes import (
@@ -28,6 +29,7 @@ from memorywam_robot.live.live_result import LiveResult, result_of
 from memorywam_robot.live.live_robot import LiveRobot
 from memorywam_robot.live.live_rules import LiveRules
 from memorywam_robot.live.load import Load
+from memorywam_robot.live.pace import Pace
 from memorywam_robot.live.tellers import Teller, hooks_of
 from memorywam_robot.live.worker import Worker, WorkerThread
 from memorywam_robot.loop import EpisodeStart
@@ -97,6 +99,7 @@ class LiveRun:
         check_rates(self._grid.shape, running_rates(robot.cameras, self._grid.rules.camera_hz))
         self._thread = WorkerThread(Worker(policy, **hooks_of(tellers)))
         self._clock = TickClock(round(1e9 / self.rules.tick_hz))
+        self._delay = ExpectedDelay(load)  # a device that grows slow stays so
         self._stopped_by = 0
 
     @property
@@ -171,10 +174,10 @@ class LiveRun:
             seed=seed, instruction=instruction or job.instruction, num_steps=job.num_steps
         )
         begun_ns = time.monotonic_ns()
-        self._clock.restart()
+        pace = Pace(self._clock)
         episode = LiveEpisode(self._parts(), start, begun_ns)
         try:
-            while episode.tick(self._clock.wait()):
+            while episode.tick(pace.wait()):
                 if self._stopped_by:
                     episode.abort("interrupted")
                 elif ending := self._thread.ending:
@@ -199,7 +202,7 @@ class LiveRun:
                 )
             time.sleep(0.002)
         rest_ms = self._rested_ms(ended_ns)
-        result = result_of(episode, self.robot.verdict(), seconds, rest_ms)
+        result = result_of(episode, self.robot.verdict(), seconds, rest_ms, pace)
         for teller in self._tellers:
             teller.end(result)
         return result
@@ -225,6 +228,7 @@ class LiveRun:
                 contract.actions.action_dim, seam=rules.seam, num_blended=rules.num_blended
             ),
             load=self.load,
+            delay=self._delay,
             rules=rules,
             listeners=self._listeners,
             begun=self.robot.begun,

@@ -30,6 +30,7 @@ class LiveSteps:
         self._parts.body.sent(self._sent)
         self._parts.queue.reset(self._sent)
         self._num_before, self._num_bridged_in_row = len(self.executed), 0
+        self._counts.misses.begin(self._num_before)
 
     def open(self, gate_ns: int) -> None:
         """Let the first step begin now."""
@@ -53,9 +54,12 @@ class LiveSteps:
         Returns:
             None to go on, "" after the last step, else why the episode must end.
         """
-        queue = self._parts.queue
+        queue, misses = self._parts.queue, self._counts.misses
+        misses.since_ns = now_ns - self._gate_ns
         due = (now_ns - self._gate_ns) // self.step_ns + 1
-        self._counts.skipped += max(0, due - queue.num_taken - 1)
+        if (num_skipped := due - queue.num_taken - 1) > 0:
+            self._counts.skipped += num_skipped
+            misses.note("skipped", queue.num_taken, num_skipped)
         while queue.num_taken < due:
             if queue.num_taken:
                 self._note()
@@ -70,6 +74,8 @@ class LiveSteps:
             self._num_bridged_in_row += 1
             if queue.num_bridged == num_bridged:
                 self._num_bridged_in_row = 0
+            elif not is_standing:
+                misses.bridge(queue.num_taken - 1)
             if not is_standing and (reason := self._starved()):
                 return reason
         return None

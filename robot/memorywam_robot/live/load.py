@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import InputError
 
-__all__ = ["Load", "LoadRules", "load_from_measured"]
+__all__ = ["Load", "LoadRules", "load_from_measured", "steps_of_busy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,20 @@ class Load:
     """Steps of each chunk in which the last action stays in force, as no chunk reaches there."""
     share: float
     """Of the time in which the device computes."""
+    margin: float
+    """By which measured times were multiplied."""
+    most_delayed: int
+    """Greatest d that would not have been refused, s being what it is."""
 
     @property
     def bridge_ms(self) -> float:
         """Return how long the arms stand at each seam."""
         return self.num_bridged * self.step_ms
+
+    @property
+    def headroom(self) -> float:
+        """Return what is left below the load that is refused."""
+        return LoadRules().most - self.share
 
     def sentence(self) -> str:
         """Return it in words."""
@@ -85,8 +94,7 @@ def load_from_measured(
     if contract.conventions.vae_history == "single_frame":
         every = horizon
     busy_ms = (remember_ms + act_ms) * rules.margin
-    # 60 ms is 59.99999999999999 by way of its rate: what fits exactly is not one step more.
-    delayed = max(1, math.ceil(busy_ms / step_ms - 1e-9))
+    delayed = steps_of_busy(busy_ms, step_ms)
     most = max(every, (horizon - delayed) // every * every)
     bridged = max(0, most + delayed - horizon)
     share = rules.margin * (remember_ms / every + act_ms / most) / step_ms
@@ -100,10 +108,19 @@ def load_from_measured(
         num_executed=most,
         num_bridged=bridged,
         share=share,
+        margin=rules.margin,
+        most_delayed=min(most, horizon - most + int(rules.longest_bridge_ms / step_ms + 1e-9)),
     )
     if complaint := _complaint(load, rules):
         raise InputError(complaint)
     return load
+
+
+def steps_of_busy(busy_ms: float, step_ms: float) -> int:
+    """Return how many steps of the arms begin while the device computes; 1 at least."""
+    # 60 ms is 59.99999999999999 by way of its rate, and simulated time is of whole nanoseconds:
+    # what fits exactly is not one step more.
+    return max(1, math.ceil(busy_ms / step_ms - 1e-6))
 
 
 def _complaint(load: Load, rules: LoadRules) -> str:

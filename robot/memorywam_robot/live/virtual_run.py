@@ -13,6 +13,7 @@ from memorywam_robot.cameras.virtual_camera import Stepped, VirtualCamera, Virtu
 from memorywam_robot.live.camera_rates import asked_rates, check_rates
 from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
+from memorywam_robot.live.delay import ExpectedDelay
 from memorywam_robot.live.frame_grid import FrameGrid
 from memorywam_robot.live.grid_rules import GridRules, grid_shape_from_contract
 from memorywam_robot.live.instruction_changes import (
@@ -172,6 +173,16 @@ class VirtualRun:
             if going:
                 coming.make(episode)
             self.arm.guard(self._now_ns)
+        self._finish(episode, virtual)
+        seconds = (self._now_ns - self._begun_ns) / 1e9
+        rest_ms = self._come_to_rest()
+        result = result_of(episode, verdict_from_world(world), seconds, rest_ms)
+        for teller in self._tellers:
+            teller.end(result)
+        return result
+
+    def _finish(self, episode: LiveEpisode, virtual: VirtualWorker) -> None:
+        """Let the worker come to the end of the episode; the arms wait."""
         done_ns = self._now_ns
         while not episode.has_finished():
             if done_ns - self._now_ns > _FINISH_NS:
@@ -179,12 +190,6 @@ class VirtualRun:
                 break
             done_ns += self._period_ns
             virtual.advance(done_ns)
-        seconds = (self._now_ns - self._begun_ns) / 1e9
-        rest_ms = self._come_to_rest()
-        result = result_of(episode, verdict_from_world(world), seconds, rest_ms)
-        for teller in self._tellers:
-            teller.end(result)
-        return result
 
     def _come_to_rest(self) -> float:
         """Let the guard brake the arms; return how long that took, ms."""
@@ -208,6 +213,7 @@ class VirtualRun:
                 contract.actions.action_dim, seam=rules.seam, num_blended=rules.num_blended
             ),
             load=self._load,
+            delay=ExpectedDelay(self._load),  # a seed is the same episode, whatever was before
             rules=rules,
             listeners=listeners,
             begun=self._begin,

@@ -1,9 +1,9 @@
 """A worker in simulated time: it does the work at once, and tells of it when it would be done."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from memorywam_robot.live.tasks import Event, Task
+from memorywam_robot.live.tasks import ChunkMade, Event, FrameRemembered, Task
 from memorywam_robot.live.worker import Worker
 
 __all__ = ["Latency", "VirtualWorker"]
@@ -35,7 +35,7 @@ class VirtualWorker:
     def __init__(self, worker: Worker, latency: Latency) -> None:
         """Stand at time 0 with nothing to do."""
         self._worker, self._latency = worker, latency
-        self._now_ns = self._free_ns = 0
+        self._now_ns = self._free_ns = self._prepared_ns = 0
         self._told: deque[Event] = deque()
         self._doing: list[Event] = []
 
@@ -51,8 +51,18 @@ class VirtualWorker:
             if unit is None:
                 break
             self._free_ns = started_ns + self._latency.unit_ns(unit)
-            self._doing = self._worker.events()
+            if unit == "prepare":
+                self._prepared_ns = started_ns
+            self._doing = [self._timed(event) for event in self._worker.events()]
         self._now_ns = now_ns
+
+    def _timed(self, event: Event) -> Event:
+        """Return it with the time that its work takes: the worker itself took none."""
+        if isinstance(event, FrameRemembered):
+            return replace(event, took_ms=self._latency.unit_ns("remember") / 1e6)
+        if isinstance(event, ChunkMade):
+            return replace(event, took_ms=(self._free_ns - self._prepared_ns) / 1e6)
+        return event
 
     def put(self, task: Task) -> None:
         """Leave a task."""

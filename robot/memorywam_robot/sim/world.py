@@ -227,7 +227,7 @@ class World:
         return Observation(images=images, state=self.state, step=self._step_count)
 
     def image(self, camera: str) -> NDArray[np.uint8]:
-        """Render one camera now."""
+        """Render one camera now: RGB [rows, columns, 3]."""
         return self._render(camera, *scene.CAMERA_SIZES[camera])
 
     def render_film(self, height: int = 360, width: int = 480) -> NDArray[np.uint8]:

@@ -167,15 +167,11 @@ def backend_from_name(name: str, **options: object) -> Backend:
         MissingPartError: unknown name, or its library is not installed.
     """
     if name not in BACKENDS:
-        raise MissingPartError(
-            f"unknown backend '{name}'; expected one of {', '.join(BACKENDS)}"
-        )
+        raise MissingPartError(f"unknown backend '{name}'; expected one of {', '.join(BACKENDS)}")
     module, maker, remedy = BACKENDS[name]
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
-        raise MissingPartError(
-            f"backend '{name}' cannot be loaded: {error}; {remedy}"
-        ) from error
+        raise MissingPartError(f"backend '{name}' cannot be loaded: {error}; {remedy}") from error
     backend: Backend = getattr(loaded, maker)(**options)
     return backend

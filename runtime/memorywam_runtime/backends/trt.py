@@ -116,9 +116,9 @@ class TrtBackend(DeviceArrays):
         try:
             with (
                 path.open("rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
             ):
-                engine = self._runtime.deserialize_cuda_engine(plan)
+                engine = self._runtime.deserialize_cuda_engine(content)
         except (OSError, ValueError) as error:  # an empty file cannot be mapped
             raise BundleError(
                 f"{path} cannot be read as an engine: {error}; build the engines again"

@@ -14,6 +14,7 @@ from memorywam_runtime.bench.bench_machine import machine, usable_cores
 from memorywam_runtime.bench.bench_operators import PROFILED_BACKEND, operator_times
 from memorywam_runtime.bench.bench_peaks import best_of, measuring_peaks
 from memorywam_runtime.bench.bench_ratios import all_spans, percentiles_of
+from memorywam_runtime.bench.bench_sensors import sensed, sensors_between
 from memorywam_runtime.bench.bench_sizes import (
     checked_fills,
     default_frames,
@@ -22,6 +23,7 @@ from memorywam_runtime.bench.bench_sizes import (
     memory_rows,
     most_frames,
     sampled_frames,
+    update_bytes,
 )
 from memorywam_runtime.bench.bench_worker import RemoteArm
 from memorywam_runtime.bundle import read_manifest
@@ -98,16 +100,17 @@ def bench_bundle(
     compares, opening = bool(against) or full_history or roofline, opening or Opening()
     opening = _checked(opening, compares=compares, history=full_history, operators=operators)
     arms = _arms(root, opening, against, num_steps, full_history=full_history)
-    before = machine()
+    before, sensors = machine(), sensed()
     with measuring_peaks(opening.num_threads, tell, wanted=roofline) as peaks:
         opened, sizes, measured = _measured(arms, fills, repeat, seed, tell)
-    judged = next(iter(arms.values()))
-    by_operator = operator_times(judged, fills, tell) if operators else {}
+    told = sensors_between(sensors, sensed())
+    by_operator = operator_times(next(iter(arms.values())), fills, tell) if operators else {}
     best = best_of(peaks) if peaks else None
     return {
         **_setting(manifest, opening, num_steps, repeat, seed),
         "machine": before,
         "load_average_after": machine()["load_average"],
+        "sensors": told,
         "peaks": best,
         **_told(manifest, arms, opened, sizes, measured),
         **findings(manifest, sizes, measured, num_steps, best, by_operator),
@@ -177,6 +180,7 @@ def _told(
             }
             for name, options in arms.items()
         },
+        "update_bytes": update_bytes(manifest),
         "memory_allocated_bytes": memory_bytes(manifest, manifest.memory.max_frames),
         "memory_bytes_by_frame": [[n, memory_bytes(manifest, n)] for n in sampled_frames(manifest)],
     }

@@ -17,10 +17,13 @@ from memorywam_runtime.session import STAGES, Session
 from memorywam_runtime.snapshot import SessionSnapshot
 from memorywam_runtime.tensors import storage_dtype
 
-__all__ = ["WHOLES", "Arm", "ArmOptions", "SessionArm", "Spans"]
+__all__ = ["INSTRUCTION", "WHOLES", "Arm", "ArmOptions", "SessionArm", "Spans"]
 
 WHOLES = ("see", "remember", "chunk", "write")
 """Stages that are more than the call of one engine, or less."""
+
+INSTRUCTION = "instruction"
+"""Stage of another instruction while memory is kept: read from the bundle and written."""
 
 _MOST_CALLS = 16
 """Of any engine in a tick, beside the steps of a chunk."""
@@ -30,7 +33,7 @@ Spans = dict[str, list[float]]
 
 `tick` is one frame remembered and one chunk made, from the frame's last image on; `engines` is
 the part of it that calls of engines take, where they can be timed; `total` is the tick and what
-was done as the images before it arrived.
+was done as the images before it arrived. `instruction` comes after them, and is in none of them.
 """
 
 
@@ -169,13 +172,28 @@ class SessionArm:
             spans[stage] = times + spans.get(stage, [])
         if engines:
             spans["engines"] = [sum(engines)]
-        return spans | {"tick": [tick_ms], "total": [tick_ms + (seen_ns - started_ns) / 1e6]}
+        total_ms = tick_ms + (seen_ns - started_ns) / 1e6
+        return spans | {"tick": [tick_ms], "total": [total_ms]} | self._change_instruction()
 
     def _spans(self) -> Spans:
         """Return the spans of every stage that ran."""
         timings = self._session.timings
         spans = {stage: timings.milliseconds(stage).tolist() for stage in STAGES}
         return {stage: found for stage, found in spans.items() if found}
+
+    def _change_instruction(self) -> Spans:
+        """Return what a change of instruction takes; nothing if the bundle holds none.
+
+        It is the one in force: all take as long, and later ticks do what earlier ones did.
+        """
+        session = self._session
+        manifest, root = session.manifest, session.root
+        if not manifest.prompts or root is None:
+            return {}
+        started_ns = time.monotonic_ns()
+        session.set_text(read_prompt(root, manifest, manifest.prompts[0].text))
+        session.backend.finish()
+        return {INSTRUCTION: [(time.monotonic_ns() - started_ns) / 1e6]}
 
     def _reset(self) -> None:
         """Start an episode, with the bundle's first instruction if it has any."""

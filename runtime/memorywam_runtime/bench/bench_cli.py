@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from memorywam_runtime.bench.bench_sensors import sensors_text
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.opening_args import add_opening_args, add_steps_arg
 from memorywam_runtime.report import Outcome, Progress
@@ -148,15 +149,10 @@ def _rows(data: Data) -> list[tuple[object, ...]]:
 
 def _notes(data: Data) -> list[str]:
     """Return what follows from the table, one finding a line."""
-    host = data["machine"]
-    threads = data["threads"] or "as many as the backend chooses"
-    load = "/".join(f"{one[0]:.2f}" for one in (host["load_average"], data["load_average_after"]))
-    setting = (
-        f"{host['cpu']}, {host['cores_usable']} cores, threads: {threads}; "
-        f"{data['precision']}, {data['num_steps']} steps; load before/after {load}, "
-        f"scheduling {host['scheduling']}, nice {host['nice']}"
-    )
-    notes = [setting]
+    notes = [_setting(data), sensors_text(data["sensors"])]
+    notes.append(f"an update writes {data['update_bytes'] / 1e6:.4g} MB into memory")
+    if changed := data["stages_ms"].get("instruction"):
+        notes.append(f"another instruction takes {changed['p50']:.3g} ms, memory kept")
     notes += [_cold_start(arm, found) for arm, found in data["arms"].items()]
     notes += [
         f"{one['frames']} frames, {one['stage']}: {one['arm']} takes {one['ratio']:.3f} of "
@@ -197,6 +193,18 @@ def _notes(data: Data) -> list[str]:
         if "left_out" in fill
     ]
     return notes
+
+
+def _setting(data: Data) -> str:
+    """Return the machine and its state, and what ran on it."""
+    host = data["machine"]
+    threads = data["threads"] or "as many as the backend chooses"
+    load = "/".join(f"{one[0]:.2f}" for one in (host["load_average"], data["load_average_after"]))
+    return (
+        f"{host['cpu']}, {host['cores_usable']} cores, threads: {threads}; "
+        f"{data['precision']}, {data['num_steps']} steps; load before/after {load}, "
+        f"scheduling {host['scheduling']}, nice {host['nice']}"
+    )
 
 
 def _cold_start(arm: str, found: Data) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from memorywam_runtime.bench.bench_sensors import sensors_text
 from memorywam_runtime.pages import document, section, table
 from memorywam_runtime.plots import Bar, Line, bar_chart, line_chart
 
@@ -299,7 +300,7 @@ def _machine(data: Data) -> str:
         f"{', '.join(f'{mhz:.0f}' for mhz in clocks['now']) or 'not told'} MHz, min "
         f"{clocks['min'] or 'not told'}, max {clocks['max'] or 'not told'}; governor "
         f"{host['governor'] or 'not told'}; load before and after {load[0]:.2f}, {load[1]:.2f}; "
-        f"scheduling {host['scheduling']}; nice {host['nice']}. "
+        f"scheduling {host['scheduling']}; nice {host['nice']}; {sensors_text(data['sensors'])}. "
         + ", ".join(f"{name} {version}" for name, version in data["versions"].items())
     )
     return _told(told)

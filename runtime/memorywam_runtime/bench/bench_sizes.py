@@ -15,6 +15,7 @@ __all__ = [
     "memory_rows",
     "most_frames",
     "sampled_frames",
+    "update_bytes",
 ]
 
 
@@ -69,6 +70,18 @@ def memory_bytes(manifest: Manifest, frames: int) -> int:
     contract = manifest.contract
     narrow = manifest.rows.num_window * 2 * contract.num_layers * contract.attention_width
     return memory_rows(manifest, frames) * manifest.memory.bytes_per_token + narrow
+
+
+def update_bytes(manifest: Manifest) -> int:
+    """Return what one update writes into memory, however full it is.
+
+    The frame's rows go to its slot and its gist once more to the table; where the window is
+    narrow, its visual rows go there too.
+    """
+    rows, contract = manifest.rows, manifest.contract
+    narrow = rows.num_visual * 2 * contract.num_layers * contract.attention_width
+    wide = (rows.num_frame + rows.num_gists) * manifest.memory.bytes_per_token
+    return wide + (narrow if rows.num_window else 0)
 
 
 def full_history_rows(manifest: Manifest, frames: int) -> int:

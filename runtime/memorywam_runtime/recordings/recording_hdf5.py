@@ -15,6 +15,7 @@ from memorywam_runtime.files import read_file
 from memorywam_runtime.images import image_from_bytes
 from memorywam_runtime.observation import Observation
 from memorywam_runtime.recording import Event, Header, Observed, Recording, Sent
+from memorywam_runtime.recordings.recording_header import MAX_CAMERAS, MAX_JOINTS
 from memorywam_runtime.recordings.recording_rate import checked_rate
 
 try:
@@ -34,10 +35,8 @@ _PARTS = ("left_arm", "left_gripper", "right_arm", "right_gripper")
 _NEWER_PARTS = ("left_arm_joint_states", "left_ee_joint_states",
                 "right_arm_joint_states", "right_ee_joint_states")  # fmt: skip
 _MAX_STEPS = 1 << 20
-_MAX_JOINTS = 1 << 10
 _MAX_NUMBERS = 1 << 24
 """Of one array; what was never written takes no room in a file."""
-_MAX_CAMERAS = 16
 _MAX_IMAGE_BYTES = 1 << 26
 _MAX_CHUNK_BYTES = 1 << 28
 _MAX_JSON_BYTES = 1 << 20
@@ -240,10 +239,10 @@ def _numbers(path: Path, file: Any, place: str) -> NDArray[np.float64]:  # noqa:
     """Read an array [steps, n]; one without columns has one."""
     found = _array(path, file, place, "f")
     shape = found.shape if found.ndim == 2 else (*found.shape, 1)
-    if len(shape) != 2 or not (0 < shape[0] <= _MAX_STEPS and 0 < shape[1] <= _MAX_JOINTS):
+    if len(shape) != 2 or not (0 < shape[0] <= _MAX_STEPS and 0 < shape[1] <= MAX_JOINTS):
         raise InputError(
             f"{path}: found the shape {list(found.shape)} at {place}; expected [steps, joints], at "
-            f"most {_MAX_STEPS:,} and {_MAX_JOINTS:,}"
+            f"most {_MAX_STEPS:,} and {MAX_JOINTS:,}"
         )
     if shape[0] * shape[1] > _MAX_NUMBERS:
         raise InputError(
@@ -259,14 +258,14 @@ def _numbers(path: Path, file: Any, place: str) -> NDArray[np.float64]:  # noqa:
 def _cameras(path: Path, file: Any, group: str, name: str, length: int) -> dict[str, str]:  # noqa: ANN401
     """Return where each camera's images are; refuse those that are not as many as the states."""
     found = {}
-    for camera in sorted(_group(path, file, group))[: _MAX_CAMERAS + 1]:
+    for camera in sorted(_group(path, file, group))[: MAX_CAMERAS + 1]:
         if _has(_group(path, file, f"{group}/{camera}"), name):
             found[camera] = f"{group}/{camera}/{name}"
             _images(path, file, found[camera], length)
-    if not 0 < len(found) <= _MAX_CAMERAS:
+    if not 0 < len(found) <= MAX_CAMERAS:
         raise InputError(
             f"{path}: found {len(found)} cameras or more; expected {group}/CAMERA/{name}, of 1 to "
-            f"{_MAX_CAMERAS}"
+            f"{MAX_CAMERAS}"
         )
     return found
 

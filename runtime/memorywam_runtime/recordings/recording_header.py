@@ -5,11 +5,11 @@ from memorywam_runtime.recording import Header
 from memorywam_runtime.recordings.recording_messages import StartMessage, Time
 from memorywam_runtime.recordings.recording_rate import checked_rate
 
-__all__ = ["check_start"]
+__all__ = ["MAX_CAMERAS", "MAX_JOINTS", "check_start"]
 
 _MAX_STEPS = 1 << 32
-_MAX_JOINTS = 1 << 10
-_MAX_CAMERAS = 16
+MAX_JOINTS = 1 << 10
+MAX_CAMERAS = 16
 _MAX_S = 1 << 33
 """Seconds of a clock: 272 years, which are nanoseconds in 64 bits."""
 
@@ -28,9 +28,9 @@ def check_start(name: str, start: StartMessage) -> None:
     checked_rate(name, header.control_hz)
     for what, found, most in (
         ("max_steps", header.max_steps, _MAX_STEPS),
-        ("state_dim", header.state_dim, _MAX_JOINTS),
-        ("action_dim", header.action_dim, _MAX_JOINTS),
-        ("cameras", len(header.cameras), _MAX_CAMERAS),
+        ("state_dim", header.state_dim, MAX_JOINTS),
+        ("action_dim", header.action_dim, MAX_JOINTS),
+        ("cameras", len(header.cameras), MAX_CAMERAS),
     ):
         if not 0 <= found <= most:
             raise InputError(

@@ -297,7 +297,6 @@ def test_preflight_follows_the_largest_weights(tmp_path):
     assert found.host_bytes == pytest.approx(0.6e9 + 3.1 * 4e9)
     assert found.disk_bytes == pytest.approx(5.116e9)
     assert found.disk_free_bytes == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
-    assert found.host_free_bytes is not None
     assert found.host_free_bytes > 1 << 26
     assert preflight([], tmp_path, None).host_bytes == 0
 
@@ -305,7 +304,7 @@ def test_preflight_follows_the_largest_weights(tmp_path):
 def test_a_build_that_does_not_fit_is_refused_in_numbers(
     tiny_bundle_in_place, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(engine_preflight, "_free_memory", lambda: 500_000_000)
+    monkeypatch.setattr(engine_preflight, "available_bytes", lambda: 500_000_000)
     usage = SimpleNamespace(free=10_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError) as caught:
@@ -317,9 +316,9 @@ def test_a_build_that_does_not_fit_is_refused_in_numbers(
     assert again(tiny_bundle_in_place, tmp_path, force=True, dry_run=True).preflight.lacks
 
 
-def test_where_the_system_does_not_say_memory_is_not_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_preflight, "_free_memory", lambda: None)
+def test_preflight_tells_what_is_free_and_the_workspace(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_preflight, "available_bytes", lambda: 40 * 10**9)
     found = preflight([10**10], tmp_path, 1 << 30)
     assert not [lack for lack in found.lacks if "memory" in lack]
-    assert "of unknown free" in found.text
+    assert "memory about 31.6 GB of 40.0 GB free" in found.text
     assert "workspace 1.1 GB" in found.text

@@ -20,10 +20,10 @@ from memorywam_export.graphs.rewrites import (
     rewrites_for,
 )
 from memorywam_export.reference.blocks import Block
-from memorywam_export.reference.oracle import Visible
 from memorywam_export.reference.rope import frame_angles, tables_from_angles
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import CacheWrite
+from memorywam_runtime.memory import Visible
 
 OF_THE_TRANSFORMERS = ("fold-modulation", "modulation-table", "collapse-padding", "rope-halves")
 NUM_FRAMES = 14  # more than three windows of the tiny contract's 3 recent frames, past 2 anchors

@@ -8,8 +8,7 @@ import pytest
 from tests.fakes.episodes import contract_with, random_episode, random_model
 from tests.fakes.velocities import oracle_velocities, slot_velocities
 
-from memorywam_export.reference.oracle import Visible
-from memorywam_runtime.memory import Visible as RuntimeVisible
+from memorywam_runtime.memory import Visible
 
 NUM_FRAMES = 14  # more than three windows of the tiny contract's 3 recent frames, past 2 anchors
 
@@ -46,7 +45,7 @@ def test_ablations_hide_the_same_in_both(hidden):
     model = random_model(contract_with("tiny"))
     episode = random_episode(model.contract, NUM_FRAMES)
     flags = dict.fromkeys(hidden, False)
-    found, latents = slot_velocities(model, episode, "in_place", RuntimeVisible(**flags))
+    found, latents = slot_velocities(model, episode, "in_place", Visible(**flags))
     wanted = oracle_velocities(model, episode, latents, Visible(**flags))
     everything = oracle_velocities(model, episode, latents, Visible())
     assert np.abs(found - wanted).max() <= 1e-9

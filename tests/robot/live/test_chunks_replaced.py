@@ -88,15 +88,15 @@ def test_one_that_was_replaced_leaves_the_one_under_way_alone():
 def test_the_table_the_json_and_the_page_tell_of_it():
     from argparse import Namespace
 
-    from memorywam_robot import live_cli
     from memorywam_robot.live.live_result import result_of
+    from memorywam_robot.live_report import run_outcome
     from memorywam_robot.robot import Verdict
 
     rig = bench(latency=Latency(remember_ms=10.0, step_ms=600.0), rules=AMPLE, num_steps=80)
     rig.run()
     result = result_of(rig.episode, Verdict(success=None), 8.0, 0.0)
     session = Namespace(timings=Namespace(percentiles=dict))
-    outcome = live_cli._outcome(Namespace(session=session), rig.load, [result], {})  # type: ignore[arg-type]
+    outcome = run_outcome(Namespace(session=session), rig.load, [result], {})  # type: ignore[arg-type]
     (row,) = outcome.rows
     assert dict(zip(outcome.headers, row, strict=True))["replaced"] == 4
     told = json_from_data({"verb": "run", "data": outcome.data})

@@ -95,6 +95,11 @@ def test_two_episodes_end_with_the_arms_held_and_replay(policy, calm, robot, tmp
     assert robot.arm.wait_for("holding", 2.0)
     assert result.counts.frames >= 1
     assert run.timekeeping.num_ticks >= NUM_STEPS
+    assert result.kept_hz is not None
+    assert result.worst_tick_ms is not None
+    assert 0 < result.kept_hz < 51
+    assert 19 < result.worst_tick_ms < 1000 * result.seconds
+    assert result.report()["kept_hz"] == result.kept_hz
     assert run.stopped_by == 0
     (written,) = recorder.written
     replayed = replay_exactly(

@@ -117,17 +117,21 @@ def test_the_same_images_make_the_same_memory_whatever_the_latency(tiny):
 def test_work_is_told_when_it_would_be_done():
     from tests.fakes.live import BenchPolicy
 
-    from memorywam_robot.live.tasks import Begin
+    from memorywam_robot.live.tasks import Begin, ChunkMade, FrameRemembered
 
     policy = BenchPolicy(num_steps=3)
     virtual = VirtualWorker(
         Worker(policy, now_ns=lambda: 0), Latency(remember_ms=50.0, step_ms=30.0)
     )
     told: list[tuple[int, str]] = []
+    took_ms: list[float] = []
 
     def advance(until_ms):
         virtual.advance(until_ms * MS)
-        told.extend((until_ms, type(event).__name__) for event in virtual.events())
+        for event in virtual.events():
+            told.append((until_ms, type(event).__name__))
+            if isinstance(event, FrameRemembered | ChunkMade):
+                took_ms.append(event.took_ms)
 
     advance(100)
     virtual.put(Begin(epoch=1, instruction="go", seed=0, max_steps=9))
@@ -142,6 +146,7 @@ def test_work_is_told_when_it_would_be_done():
         (101, "Begun"), (150, "FrameRemembered"), (400, "FrameRemembered"),
         (400, "ChunkMade"),
     ]  # fmt: skip
+    assert took_ms == [50.0, 50.0, 140.0], "a frame came between its three steps"
     assert policy.log == [
         "reset go 0 9", "remember 0", "act 0", "step 0", "remember 1", "step 0", "step 0",
     ]  # fmt: skip
@@ -191,6 +196,10 @@ def test_an_episode_counts_what_it_should(first):
     counts = result.counts
     assert (counts.frames, counts.chunks, counts.holds, counts.skipped) == (4, 4, 0, 0)
     assert counts.grid.memory_quality == 1.0
+    assert (counts.remember_ms, counts.act_ms) == ([30.0] * 4, [120.0] * 4), "as is told"
+    assert (counts.delayed_last, counts.delayed_most) == (2, 2)
+    assert [row["num_steps"] for row in counts.misses.report()] == [2] * 4
+    assert (result.kept_hz, result.worst_tick_ms) == (None, None), "nobody waits for a tick"
     # 150 ms and the margin: 2 steps of each chunk are bridged, and made up for.
     assert counts.bridged == 8
     assert [(seam.step, seam.num_consumed) for seam in counts.seams] == [

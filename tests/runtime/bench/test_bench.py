@@ -9,7 +9,7 @@ from memorywam_runtime.bundle import open_bundle, read_manifest
 from memorywam_runtime.opening import Opening
 from memorywam_runtime.session import STAGES, Session
 
-TICK = {"tick", "total", "engines"}
+TICK = {"tick", "total", "engines", "instruction"}
 
 
 @pytest.fixture
@@ -54,6 +54,8 @@ def test_every_stage_is_told_with_its_percentiles(tiny_bundle):
     assert at_2["chunk"]["p50"] > at_2["action_step"]["p50"]
     assert set(data["first_ms"]) == set(data["stages_ms"]) - TICK
     assert data["open_s"] > 0
+    assert data["stages_ms"]["instruction"]["count"] == 8
+    assert set(data["sensors"]) == {"temperatures_c", "power_w", "mean_power_w"}
 
 
 def test_sizes_are_those_of_the_buffers(tiny_bundle):

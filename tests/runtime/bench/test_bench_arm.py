@@ -1,12 +1,15 @@
 """An arm's memory is as full as it says, and each of its ticks does the same work."""
 
+import time
+
+import msgspec
 import numpy as np
 import pytest
 
 from memorywam_runtime.bench import bench_history
 from memorywam_runtime.bench.bench_arm import ArmOptions, SessionArm
 from memorywam_runtime.bench.bench_history import HistoryArm
-from memorywam_runtime.bench.bench_sizes import full_history_rows
+from memorywam_runtime.bench.bench_sizes import full_history_rows, update_bytes
 from memorywam_runtime.bundle import open_bundle, read_manifest
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.opening import Opening
@@ -104,3 +107,43 @@ def test_random_values_fill_every_type(tiny_bundle):
             numbers = (values.astype(np.uint32) << 16).view(np.float32)
         assert 0.9 < numbers.astype(np.float32).std() < 1.1, dtype
         assert values.any()
+
+
+def test_a_change_of_instruction_is_timed_apart_from_the_tick(tiny_bundle, monkeypatch):
+    arm = SessionArm(options_of(tiny_bundle))
+    arm.open()
+    arm.fill(2)
+    texts = []
+    real = Session.set_text
+
+    def slow(self, text):
+        texts.append(text)
+        time.sleep(0.2)
+        real(self, text)
+
+    monkeypatch.setattr(Session, "set_text", slow)
+    spans = arm.tick()
+    assert len(texts) == 1
+    assert spans["instruction"][0] >= 200 > spans["total"][0]
+    assert spans["engines"][0] < spans["tick"][0]
+    manifest = msgspec.structs.replace(arm._session.manifest, prompts=())
+    arm._session.manifest = manifest
+    assert "instruction" not in arm.tick()
+
+
+@pytest.mark.parametrize("bundle", ["tiny_bundle", "tiny_bundle_opset20"])
+def test_an_update_writes_as_many_bytes_as_is_told(request, bundle):
+    root = request.getfixturevalue(bundle)
+    arm = SessionArm(options_of(root))
+    arm.open()
+    arm.fill(4)
+    memory = arm._session.buffers.arena()
+    before = memory.copy()
+    arm._remember(arm._see())
+    changed = (before != memory).any(axis=(1, 3))  # [layers x 2, rows]
+    own = (
+        changed[:, : arm._session.memory.rows.chunk].sum()
+        + changed[:, arm._session.memory.rows.gist_table :].sum()
+    )
+    row_bytes = memory[0, :, 0].nbytes
+    assert own * row_bytes == update_bytes(arm._session.manifest)
