@@ -85,7 +85,7 @@ def test_a_dry_run_builds_nothing(call, bundle, tmp_path):
 
 
 def test_a_build_that_does_not_fit_ends_with_2_unless_forced(call, bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_preflight, "_free_memory", lambda: 1)
+    monkeypatch.setattr(engine_preflight, "available_bytes", lambda: 1)
     words = ("build", bundle, *RTX, "--target", "sm_89", "--out", tmp_path, "--dry-run")
     status, _, text = call(*words)
     assert status == 2

@@ -30,6 +30,18 @@ TAILS = {
 SHELL_WORDS = f"{sys.executable} -m memorywam_runtime.cli"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def heard():
+    """Signals as a terminal gives them, whatever this process was told to ignore when it began."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def shell(command, **variables):
     """Run a line of the shell, in which `memorywam` is the program."""
     return subprocess.run(
