@@ -7,13 +7,18 @@ from memorywam_runtime.errors import CapacityError
 
 __all__ = ["available_bytes", "check_room"]
 
-_MEMINFO = Path("/proc/meminfo")
-_CONTAINER = Path("/sys/fs/cgroup")
+_ROOT = Path("/")
+_MEMINFO = "proc/meminfo"
+_CONTAINER = "sys/fs/cgroup"
 
 
-def available_bytes() -> int:
-    """Return the memory that can be taken without swapping, bytes: of system and container."""
-    return min([_of_system(), *_of_container()])
+def available_bytes(root: Path = _ROOT) -> int:
+    """Return the memory that can be taken without swapping, bytes: of system and container.
+
+    Args:
+        root: Where /proc and /sys are.
+    """
+    return min([_of_system(root), *_of_container(root)])
 
 
 def check_room(num_bytes: int, max_frames: int) -> None:
@@ -35,9 +40,9 @@ def check_room(num_bytes: int, max_frames: int) -> None:
         )
 
 
-def _of_system() -> int:
+def _of_system(root: Path) -> int:
     try:
-        lines = _MEMINFO.read_text(encoding="utf-8").splitlines()
+        lines = (root / _MEMINFO).read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -46,11 +51,11 @@ def _of_system() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _of_container() -> list[int]:
+def _of_container(root: Path) -> list[int]:
     """Return what a container's limit leaves; nothing where there is none."""
     try:
         limit, used = (
-            int((_CONTAINER / name).read_text(encoding="utf-8"))
+            int((root / _CONTAINER / name).read_text(encoding="utf-8"))
             for name in ("memory.max", "memory.current")
         )
     except (OSError, ValueError):  # no such files, or no limit: "max"

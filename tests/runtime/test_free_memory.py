@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.fakes.bundles import bundle_once
 from tests.fakes.rungs import NEWEST_OPSET
+from tests.runtime.doctor.test_doctor_machine import write
 
 from memorywam_runtime import buffers, free_memory
 from memorywam_runtime.bundle import open_bundle
@@ -11,45 +12,34 @@ from memorywam_runtime.errors import BundleError, CapacityError
 from memorywam_runtime.free_memory import available_bytes, check_room
 
 
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """Make a machine with so much memory free, and a container's limit if one is given."""
-
-    def make(free_bytes, limit=None, used=0):
-        meminfo = tmp_path / "meminfo"
-        meminfo.write_text(f"MemTotal: 9 kB\nMemAvailable: {free_bytes // 1024} kB\n")
-        if limit is not None:
-            (tmp_path / "memory.max").write_text(f"{limit}\n")
-            (tmp_path / "memory.current").write_text(f"{used}\n")
-        monkeypatch.setattr(free_memory, "_MEMINFO", meminfo)
-        monkeypatch.setattr(free_memory, "_CONTAINER", tmp_path)
-
-    return make
+def set_free(monkeypatch, free_bytes):
+    monkeypatch.setattr(free_memory, "available_bytes", lambda: free_bytes)
 
 
 @pytest.mark.parametrize(
     ("limit", "used", "expected"),
     [(None, 0, 1 << 30), ("max", 5, 1 << 30), (1 << 29, 1 << 28, 1 << 28), (1 << 29, 1 << 30, 0)],
 )
-def test_a_container_may_leave_less_than_the_system(machine, limit, used, expected):
-    machine(1 << 30, limit, used)
-    assert available_bytes() == expected
+def test_a_container_may_leave_less_than_the_system(tmp_path, limit, used, expected):
+    write(tmp_path, proc__meminfo=f"MemTotal: 9 kB\nMemAvailable: {1 << 20} kB\n")
+    if limit is not None:
+        group = {"memory.max": f"{limit}\n", "memory.current": f"{used}\n"}
+        write(tmp_path / "sys/fs/cgroup", **group)
+    assert available_bytes(tmp_path) == expected
 
 
-def test_a_machine_that_tells_nothing_has_what_it_was_built_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(free_memory, "_MEMINFO", tmp_path / "none")
-    monkeypatch.setattr(free_memory, "_CONTAINER", tmp_path)
-    assert available_bytes() > 1 << 28
+def test_a_machine_that_tells_nothing_has_what_it_was_built_with(tmp_path):
+    assert available_bytes(tmp_path) > 1 << 28
 
 
-def test_memory_that_just_fits(machine):
-    machine(1 << 20)
+def test_memory_that_just_fits(monkeypatch):
+    set_free(monkeypatch, 1 << 20)
     check_room(1 << 20, 7)
     with pytest.raises(CapacityError, match=r"memory of 7 frames takes 0\.00 GB; 0\.00 GB are"):
         check_room((1 << 20) + 1, 7)
 
 
-def test_a_bundle_opens_only_where_its_whole_memory_fits(tmp_path_factory, machine, monkeypatch):
+def test_a_bundle_opens_only_where_its_whole_memory_fits(tmp_path_factory, monkeypatch):
     bundle = bundle_once(tmp_path_factory, NEWEST_OPSET)
     session = open_bundle(bundle)
     size = session.buffers._arena.nbytes
@@ -58,7 +48,7 @@ def test_a_bundle_opens_only_where_its_whole_memory_fits(tmp_path_factory, machi
     open_bundle(bundle)
     assert asked == [(size, 256)]  # of the last bucket, not of the first
     monkeypatch.undo()
-    machine(size - 1024)
+    set_free(monkeypatch, size - 1024)
     taken = []
     monkeypatch.setattr(np, "zeros", lambda *found: taken.append(found))
     with pytest.raises(BundleError, match=r"memory of 256 frames takes .* fewer --max-frames"):

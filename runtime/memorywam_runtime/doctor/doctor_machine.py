@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memorywam_runtime.doctor.doctor_finding import Finding
 
-__all__ = ["available_bytes", "machine_findings", "number_of", "text_of"]
+__all__ = ["machine_findings", "number_of", "text_of"]
 
 _GIB = 1 << 30
 _LOW_DISK_BYTES = 5 * _GIB
@@ -60,11 +60,6 @@ def number_of(path: Path) -> float | None:
         return float(text_of(path) or "")
     except ValueError:
         return None
-
-
-def available_bytes(root: Path) -> int | None:
-    """Return the memory that can be had without swapping; None where nobody knows."""
-    return _memory_bytes(root).get("MemAvailable")
 
 
 def _disk(folder: Path) -> Finding:

@@ -1,14 +1,16 @@
-"""A bundle's memory by episode length against what is free."""
+"""A bundle opens or says why not; its memory is told by the length of an episode."""
 
 from pathlib import Path
 
 import pytest
 from tests.runtime.doctor.test_doctor_machine import write
 
+from memorywam_runtime import buffers
 from memorywam_runtime.bench.bench_sizes import memory_bytes
 from memorywam_runtime.bundle import read_manifest
 from memorywam_runtime.doctor.doctor_bundle import bundle_findings
 from memorywam_runtime.doctor.doctor_finding import Asked, Finding
+from memorywam_runtime.errors import CapacityError
 
 
 def found_with(root: Path, bundle: Path, free_bytes: int) -> dict[str, Finding]:
@@ -17,28 +19,32 @@ def found_with(root: Path, bundle: Path, free_bytes: int) -> dict[str, Finding]:
     return {one.part: one for one in bundle_findings(Asked(bundle=str(bundle), root=root))}
 
 
-def test_memory_that_holds_the_longest_episode(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_memory_by_the_length_of_an_episode(tmp_path: Path, tiny_bundle: Path) -> None:
     manifest = read_manifest(tiny_bundle)
     most = manifest.memory.max_frames
-    needed = memory_bytes(manifest, most) - memory_bytes(manifest, 1)
-    found = found_with(tmp_path, tiny_bundle, needed + 1024)
+    found = found_with(tmp_path, tiny_bundle, 3 << 30)
     assert found["bundle"].status == "ok"
-    assert found["memory plan"].status == "ok"
-    assert f"{most} frames" in found["memory plan"].found
-
-
-def test_memory_that_holds_less(tmp_path: Path, tiny_bundle: Path) -> None:
-    manifest = read_manifest(tiny_bundle)
-    buckets = manifest.memory.gist_buckets
-    if len(buckets) < 2:
-        pytest.skip("one bucket: memory is taken at once")
-    needed = memory_bytes(manifest, buckets[-1]) - memory_bytes(manifest, 1)
-    found = found_with(tmp_path, tiny_bundle, needed - 1024)["memory plan"]
-    assert found.status == "warn"
-    assert found.fix.startswith(f"keep episodes to {buckets[-2]} frames")
+    plan = found["memory plan"]
+    assert plan.status == "ok"
+    whole = memory_bytes(manifest, most) / (1 << 20)
+    assert f"{most} frames {whole:,.1f} MiB" in plan.found
     contract = manifest.contract
-    seconds = buckets[-2] * contract.steps_per_frame / contract.observations.control_hz
-    assert found.found.endswith(f"episodes of {seconds:,.0f} s fit")
+    seconds = most * contract.steps_per_frame / contract.observations.control_hz
+    ending = f"{seconds:,.0f} s; {whole:,.1f} of 3,072 MiB free are taken at opening"
+    assert plan.found.endswith(ending)
+
+
+def test_a_bundle_that_does_not_open_says_why(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(num_bytes: int, max_frames: int) -> None:
+        raise CapacityError(f"{num_bytes} for {max_frames}")
+
+    monkeypatch.setattr(buffers, "check_room", refuse)
+    found = found_with(tmp_path, tiny_bundle, 1 << 30)
+    assert set(found) == {"bundle"}
+    assert found["bundle"].status == "missing"
+    assert " for " in found["bundle"].found
 
 
 def test_nothing_is_said_without_a_bundle() -> None:
