@@ -26,4 +26,5 @@ def warm_up(session: Session, num_steps: int | None = None) -> None:
             for run in runs:
                 run()
     session.backend.finish()
+    session.backend.save_caches()
     session.reset()

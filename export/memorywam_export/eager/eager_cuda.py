@@ -18,6 +18,7 @@ class TorchBackend(TorchArrays):
     """Torch on a bundle's own weights, where torch computes; its ONNX files are not read."""
 
     num_fallbacks = 0
+    fallback_reason = ""
 
     def __init__(
         self, name: str = "eager-cuda", *, device: str = "cuda", is_compiled: bool = False

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,10 @@ class TorchArrays:
         """Wait until everything asked of the device is done."""
         if self.is_async:
             torch.cuda.synchronize(self.device)
+
+    def save_caches(self) -> list[Path]:
+        """Write nothing: torch keeps what it compiles where it wants to."""
+        return []
 
 
 def tensor_from_array(array: NDArray[np.generic]) -> torch.Tensor:

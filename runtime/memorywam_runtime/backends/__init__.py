@@ -63,6 +63,8 @@ class Backend(Protocol):
     """Calls return before the device is done."""
     num_fallbacks: int
     """Sequences that could not become one launch; a figure counts only where there are none."""
+    fallback_reason: str
+    """Of the last of them."""
 
     def load(self, path: Path, entry: GraphEntry) -> Engine:
         """Load one graph.
@@ -107,6 +109,16 @@ class Backend(Protocol):
 
     def finish(self) -> None:
         """Wait until everything asked of the device is done."""
+
+    def save_caches(self) -> list[Path]:
+        """Write what was compiled on this device, so that later starts are faster.
+
+        Not for the tick. What cannot be written is told and compiled again.
+
+        Returns:
+            The files that are new.
+        """
+        ...
 
 
 BACKENDS: dict[str, tuple[str, str, str]] = {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,10 @@ class DeviceArrays:
         self._refuse_in_sequence("waiting")
         self.device.wait()
         self._staging.clear()
+
+    def save_caches(self) -> list[Path]:
+        """Write nothing: what is compiled comes with the engines."""
+        return []
 
     def _reserve_head(self, spec: TensorSpec, itemsize: int) -> Memory:
         """Return a buffer for the largest head [rows, D] so far, so that growing allocates none."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ class HostArrays:
 
     is_async = False
     num_fallbacks = 0
+    fallback_reason = ""
 
     def flat(self, num_elements: int, spec: TensorSpec) -> NDArray[Any]:
         """Return a zeroed one-dimensional buffer of the spec's type."""
@@ -86,3 +88,7 @@ class HostArrays:
 
     def finish(self) -> None:
         """Nothing to wait for: calls return when they are done."""
+
+    def save_caches(self) -> list[Path]:
+        """Write nothing: what is compiled here ends with the process."""
+        return []

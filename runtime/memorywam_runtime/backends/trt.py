@@ -101,7 +101,10 @@ class TrtBackend(DeviceArrays):
     def save_caches(self) -> list[Path]:
         """Write what was compiled on this GPU beside each engine, so that later starts are faster.
 
-        Not for the tick: it writes files.
+        Not for the tick: it writes files. Where none can be, the log says so.
+
+        Returns:
+            The files that are new.
         """
         saved = [engine.save_cache() for engine in self._engines]
         return sorted(path for path in saved if path is not None)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from memorywam_runtime.backends.cuda import Device, Memory
 from memorywam_runtime.backends.device_arrays import DeviceArray
-from memorywam_runtime.errors import BundleError, DeviceError, InputError
+from memorywam_runtime.errors import BundleError, DeviceError, InputError, MemorywamError
 from memorywam_runtime.files import atomic_write
 from memorywam_runtime.manifest import GraphEntry
 from memorywam_runtime.tensors import check_names
@@ -150,11 +150,18 @@ class TrtEngine:
         """Write what TensorRT for RTX has compiled so far beside the engine, for later starts.
 
         Returns:
-            The file, or None where this flavour keeps none.
+            The file; None where this flavour keeps none, it is as it was, or cannot be written.
         """
         if self._cache is None:
             return None
-        atomic_write(self._cache_path, bytes(memoryview(self._cache.serialize())))
+        content = bytes(memoryview(self._cache.serialize()))
+        try:
+            if self._cache_path.is_file() and self._cache_path.read_bytes() == content:
+                return None
+            atomic_write(self._cache_path, content)
+        except (OSError, MemorywamError) as error:
+            _LOG.warning("kernels are compiled anew at every start: %s", error)
+            return None
         return self._cache_path
 
     def _check_tensors(self, path: Path) -> None:

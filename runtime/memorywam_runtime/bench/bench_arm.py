@@ -132,6 +132,8 @@ class SessionArm:
             },
             "memory_bytes": session.buffers.num_bytes,
             "first_tick_ms": first["tick"][0],
+            "num_fallbacks": session.backend.num_fallbacks,
+            "fallback_reason": session.backend.fallback_reason,
         }
 
     def tick(self, *, discard: int = 0) -> Spans:

@@ -192,6 +192,13 @@ def _notes(data: Data) -> list[str]:
         for fill in found["by_frames"]
         if "left_out" in fill
     ]
+    notes += [
+        f"{fill['frames']} frames, {arm}: {fill['num_fallbacks']} sequences are not one launch "
+        f"each: {fill['fallback_reason']}"
+        for arm, found in data["arms"].items()
+        for fill in found["by_frames"]
+        if fill.get("num_fallbacks")
+    ]
     return notes
 
 

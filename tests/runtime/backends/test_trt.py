@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.small_engine import ENTRY, INPUTS, OUTPUTS, PLAN, array, sides, spec
 from tests.fakes.tensorrt import FakeTensorRt, Plan
 
-from memorywam_runtime.backends import backend_from_name
+from memorywam_runtime.backends import backend_from_name, trt_engine
 from memorywam_runtime.backends.trt import TrtBackend
 from memorywam_runtime.errors import BundleError, MissingPartError
 from memorywam_runtime.manifest import GraphEntry
@@ -209,8 +209,22 @@ def test_a_cache_beside_the_engine_is_used_and_never_needed(backend, load, libra
     assert backend.save_caches() == [tmp_path / "graph.engine.cache"]
     again = load()
     assert library.deserialized_caches == [b"kernels"]
+    assert backend.save_caches() == []  # as it was
+    (tmp_path / "graph.engine.cache").unlink()
     del engine, again
     assert backend.save_caches() == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(backend, load, caplog, monkeypatch, tmp_path):
+    def refuse(path, content):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(trt_engine, "atomic_write", refuse)
+    engine = load()
+    assert backend.save_caches() == []
+    assert "compiled anew at every start" in caplog.text
+    assert "graph.engine.cache" in caplog.text
+    del engine
 
 
 def test_a_cache_of_another_gpu_is_told_and_not_used(backend, load, caplog, tmp_path):

@@ -12,6 +12,7 @@ from tests.fakes.tensorrt import FakeTensorRt, plan_from_onnx
 
 from memorywam_runtime.backends import backend_from_name
 from memorywam_runtime.bundle import check_bundle, read_prompt
+from memorywam_runtime.warm_up import warm_up
 
 BUCKETS = (4, 8, 16)
 """Of the tiny model, multiples of 4 start every layer at a multiple of 256 bytes."""
@@ -98,6 +99,20 @@ def test_a_steady_tick_replays_graphs_and_allocates_nothing(
     assert device.names().count("cudaGraphLaunch") == num_launches * 6
     assert len(library.contexts) == len(runs)
     assert sum(c.num_enqueued for c in library.contexts) - sum(runs) == 6
+
+
+def test_what_was_compiled_in_the_warm_up_is_kept(device, library, flavour, tmp_path, tiny_bundle):
+    """And nothing of a tick is: no file is written there."""
+    fake = on_fake(library, flavour, tiny_bundle, tmp_path)
+    session = fake.session(*BUCKETS)
+    assert not list(tmp_path.glob("*.cache"))
+    warm_up(session)
+    kept = {path.name.split(".")[0] for path in tmp_path.glob("*.cache")}
+    assert kept == (set(fake.engines) if flavour == "tensorrt-rtx" else set())
+    for path in tmp_path.glob("*.cache"):
+        path.unlink()
+    Driver(session, read_prompt(tiny_bundle, fake.manifest, "random")).frames(6)
+    assert not list(tmp_path.glob("*.cache"))
 
 
 def test_contexts_share_one_scratch(device, library, flavour, tmp_path, tiny_bundle):

@@ -1,5 +1,6 @@
 """An arm's memory is as full as it says, and each of its ticks does the same work."""
 
+import json
 import time
 
 import msgspec
@@ -11,6 +12,7 @@ from memorywam_runtime.bench.bench_arm import ArmOptions, SessionArm
 from memorywam_runtime.bench.bench_history import HistoryArm
 from memorywam_runtime.bench.bench_sizes import full_history_rows, update_bytes
 from memorywam_runtime.bundle import open_bundle, read_manifest
+from memorywam_runtime.cli import main
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.opening import Opening
 from memorywam_runtime.session import Session
@@ -41,6 +43,24 @@ def test_a_filled_memory_has_the_counters_and_rows_of_one_that_saw_every_frame(t
         np.testing.assert_array_equal(
             filled[name].any(axis=(0, 1, 3)), real[name].any(axis=(0, 1, 3)), err_msg=name
         )
+
+
+def test_what_is_not_one_launch_is_told(tiny_bundle, monkeypatch, capsys):
+    real = SessionArm.open
+
+    def opened(arm):
+        found = real(arm)
+        arm._session.backend.num_fallbacks, arm._session.backend.fallback_reason = 3, "too new"
+        return found
+
+    words = ["bench", str(tiny_bundle), "--frames", "2", "--repeat", "1", "--json", "-"]
+    assert main(words) == 0
+    (fill,) = json.loads(capsys.readouterr().out)["by_frames"]
+    assert (fill["num_fallbacks"], fill["fallback_reason"]) == (0, "")
+    monkeypatch.setattr(SessionArm, "open", opened)
+    assert main(words[:-2]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 frames, ort: 3 sequences are not one launch each: too new" in told
 
 
 @pytest.mark.parametrize("frames", [1, 34])
