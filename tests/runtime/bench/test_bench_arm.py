@@ -55,7 +55,7 @@ def test_what_is_not_one_launch_is_told(tiny_bundle, monkeypatch, capsys):
 
     words = ["bench", str(tiny_bundle), "--frames", "2", "--repeat", "1", "--json", "-"]
     assert main(words) == 0
-    (fill,) = json.loads(capsys.readouterr().out)["by_frames"]
+    (fill,) = json.loads(capsys.readouterr().out)["data"]["by_frames"]
     assert (fill["num_fallbacks"], fill["fallback_reason"]) == (0, "")
     monkeypatch.setattr(SessionArm, "open", opened)
     assert main(words[:-2]) == 0
