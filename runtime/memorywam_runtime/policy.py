@@ -279,8 +279,9 @@ class Policy:
     def _pixels(self, observations: Sequence[Observation]) -> NDArray[np.float32]:
         """Return the observations' mosaics [1, 3, T, H, W] in -1 to 1."""
         views = self.contract.observations
-        mosaics = [mosaic_from_images(o.images, views) for o in observations]
-        return pixels_from_mosaics(np.stack(mosaics))
+        with self.session.timings.span("prepare"):
+            mosaics = [mosaic_from_images(o.images, views) for o in observations]
+            return pixels_from_mosaics(np.stack(mosaics))
 
     def _seen_by_video(self, observation: Observation) -> NDArray[np.float32] | None:
         """Return the checked, normalized joint state, where the video sees it."""

@@ -28,6 +28,7 @@ from memorywam_runtime.timing import Timings
 __all__ = ["STAGES", "Session"]
 
 STAGES = (
+    "prepare",
     "vae_first",
     "vae_step",
     "vae_image",
@@ -41,7 +42,8 @@ STAGES = (
     "action_step",
     "chunk",
 )
-"""`see`, `remember` and `chunk` are whole; the others are parts, told where calls can be timed."""
+"""`prepare` is a policy's: images to pixels, on the CPU. `see`, `remember` and `chunk` are whole; the
+others are parts, told where calls can be timed."""
 
 
 class Session:

@@ -186,6 +186,20 @@ def test_a_bare_environment_looks_at_a_bundle(program, bundle):
     assert times["ok"] is True
 
 
+def test_a_folder_of_wheels_is_enough(bare, bundle, distribution, tmp_path):
+    """For a robot without a network: what one machine has fetched, another installs."""
+    wheels = tmp_path / "wheels"
+    wanted = f"memorywam[cpu] @ {distribution.wheel.as_uri()}"
+    pip = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+    constraints = ROOT / ".ci" / "constraints.txt"
+    called(bare, *pip, "download", "-c", constraints, "--dest", wheels, wanted)
+    offline = environment(bare, tmp_path / "offline")
+    settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    called(offline, *pip, "install", "memorywam[cpu]", variables=settings)
+    told = json.loads(called(offline.with_name("memorywam"), "inspect", bundle, "--json", "-"))
+    assert told["ok"] is True
+
+
 @pytest.mark.parametrize(
     ("words", "extra"),
     [

@@ -46,7 +46,7 @@ def test_episodes(run):
         assert episode["num_steps"] == 16 * episode["num_frames"]
         assert episode["num_dropped_gists"] == 0
         assert len(episode["act_ms"]) == len(episode["remember_ms"]) == episode["num_frames"]
-    assert set(data["stages_ms"]) >= {"vae_first", "vae_image", "cache_update", "chunk"}
+    assert set(data["stages_ms"]) >= {"prepare", "vae_first", "vae_image", "cache_update", "chunk"}
     assert data["backend"] == "ort"
     assert "of 2 succeeded" in said
 
