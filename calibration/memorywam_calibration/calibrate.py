@@ -5,30 +5,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from memorywam_calibration.activations import Activations
-from memorywam_calibration.cluster import worker_on_cluster
-from memorywam_calibration.coverage import (
+from memorywam_calibration.episodes.coverage import (
     CoverageRow,
     coverage_rows,
     expected_cells,
     planned_counts,
 )
-from memorywam_calibration.episodes import Episode, count_by_split, episodes_in
-from memorywam_calibration.equalization import equalized
-from memorywam_calibration.gather import gathered, worker_here
-from memorywam_calibration.held_out import check_instructions
-from memorywam_calibration.needs import Needs, needs_of
+from memorywam_calibration.episodes.episodes import Episode, count_by_split, episodes_in
+from memorywam_calibration.episodes.held_out import check_instructions
+from memorywam_calibration.episodes.needs import Needs, needs_of
+from memorywam_calibration.episodes.samples import FillCell, Sample, chosen_samples, fill_cells
+from memorywam_calibration.episodes.survey import Survey, surveyed
 from memorywam_calibration.options import Options
-from memorywam_calibration.plateau import nested_bounds, plateau_of, whole
-from memorywam_calibration.replay import policy_from_bundle
-from memorywam_calibration.samples import FillCell, Sample, chosen_samples, fill_cells
-from memorywam_calibration.scales import Data, all_maps, fitted_table
-from memorywam_calibration.second_pass import second_pass
-from memorywam_calibration.shards import ShardFolder
-from memorywam_calibration.sites import chosen_sites
-from memorywam_calibration.smoothing import gram_sites
-from memorywam_calibration.survey import Survey, surveyed
-from memorywam_calibration.tasks import Replay, episode_tasks
+from memorywam_calibration.replay.activations import Activations
+from memorywam_calibration.replay.replay import policy_from_bundle
+from memorywam_calibration.replay.second_pass import second_pass
+from memorywam_calibration.scales.equalization import equalized
+from memorywam_calibration.scales.plateau import nested_bounds, plateau_of, whole
+from memorywam_calibration.scales.scales import Data, all_maps, fitted_table
+from memorywam_calibration.scales.sites import chosen_sites
+from memorywam_calibration.scales.smoothing import gram_sites
+from memorywam_calibration.tasks.cluster import worker_on_cluster
+from memorywam_calibration.tasks.gather import gathered, worker_here
+from memorywam_calibration.tasks.shards import ShardFolder
+from memorywam_calibration.tasks.tasks import Replay, episode_tasks
 from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.bench.bench_machine import usable_cores
 from memorywam_runtime.bundle import check_bundle

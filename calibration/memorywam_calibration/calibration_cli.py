@@ -13,8 +13,8 @@ from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
     from memorywam_calibration.calibrate import Options
-    from memorywam_calibration.judgement import JudgeOptions
-    from memorywam_calibration.mixing import MixOptions
+    from memorywam_calibration.judgement.judgement import JudgeOptions
+    from memorywam_calibration.mixing.mixing import MixOptions
 
 __all__ = ["Calibrate"]
 
@@ -75,8 +75,8 @@ class Calibrate:
     def run(self, args: argparse.Namespace) -> Outcome:
         """Replay, fit, write; every cell that must be covered has to be."""
         from memorywam_calibration.calibration_places import checked_out
-        from memorywam_calibration.cluster import check_cluster
-        from memorywam_calibration.shards import ShardFolder
+        from memorywam_calibration.tasks.cluster import check_cluster
+        from memorywam_calibration.tasks.shards import ShardFolder
 
         args.out = checked_out(args.out, args.bundle, args.recordings)
         options = _options(args)
@@ -226,7 +226,7 @@ def _check_replaying(args: argparse.Namespace) -> None:
 
 def _mixing(args: argparse.Namespace, options: "Options") -> "MixOptions":
     """Return what the command line asks of the search for recipes."""
-    from memorywam_calibration.mixing import MixOptions
+    from memorywam_calibration.mixing.mixing import MixOptions
 
     if args.budget is not None and not 0 < args.budget <= 1:
         raise InputError(f"found --budget {args.budget}; expected a share above 0, at most 1")
@@ -242,7 +242,7 @@ def _mixing(args: argparse.Namespace, options: "Options") -> "MixOptions":
 
 def _judging(args: argparse.Namespace, options: "Options") -> "JudgeOptions":
     """Return what the command line asks of the judgement."""
-    from memorywam_calibration.judgement import JudgeOptions
+    from memorywam_calibration.judgement.judgement import JudgeOptions
     from memorywam_export.episodes.closed_loop import TASKS
     from memorywam_export.episodes.drift_gate import LEAST_FRAMES
 
@@ -271,7 +271,7 @@ def _judging(args: argparse.Namespace, options: "Options") -> "JudgeOptions":
 def _options(args: argparse.Namespace) -> "Options":
     """Return what the command line asks for."""
     from memorywam_calibration.calibrate import Options
-    from memorywam_calibration.shards import ShardFolder
+    from memorywam_calibration.tasks.shards import ShardFolder
 
     pairs = [pair.partition("=") for pair in args.cameras.split(",") if pair]
     if wrong := [name + sign + other for name, sign, other in pairs if not (name and other)]:

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from memorywam_calibration.calibrate import Calibration
-from memorywam_calibration.coverage import CoverageRow
 from memorywam_calibration.delivery import Delivery
-from memorywam_calibration.episodes import SHARES, count_by_split
-from memorywam_calibration.judgement_checks import is_waived_by_option
+from memorywam_calibration.episodes.coverage import CoverageRow
+from memorywam_calibration.episodes.episodes import SHARES, count_by_split
+from memorywam_calibration.judgement.judgement_checks import is_waived_by_option
 from memorywam_export.parity.parity_report import Check
 from memorywam_runtime.report import Outcome, format_table
 from memorywam_runtime.scale_table import ScaleTable, scale_table_to_json

@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memorywam_calibration.assignment import check_solver
 from memorywam_calibration.calibrate import Calibration, Options, calibrated
-from memorywam_calibration.episodes import Episode, episodes_in
-from memorywam_calibration.held_out import (
+from memorywam_calibration.episodes.episodes import Episode, episodes_in
+from memorywam_calibration.episodes.held_out import (
     check_instructions,
     development_episodes,
     held_out_episodes,
 )
-from memorywam_calibration.judgement import JudgeOptions, judged
-from memorywam_calibration.judgement_page import page_from_judgement
-from memorywam_calibration.mixing import MixOptions, check_budget, mixed
+from memorywam_calibration.judgement.judgement import JudgeOptions, judged
+from memorywam_calibration.judgement.judgement_page import page_from_judgement
+from memorywam_calibration.mixing.assignment import check_solver
+from memorywam_calibration.mixing.mixing import MixOptions, check_budget, mixed
 from memorywam_export.bundles.bundle_report import record_bundle_parity
 from memorywam_export.parity.parity_report import Check
 from memorywam_export.quantize.quantize import quantize_bundle

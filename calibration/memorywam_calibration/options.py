@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memorywam_calibration.episodes import SHARES
+from memorywam_calibration.episodes.episodes import SHARES
 from memorywam_export.recipes.recipes import recipe_from_name
 from memorywam_runtime.errors import InputError
 

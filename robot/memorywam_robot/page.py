@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from memorywam_runtime.pages import document, section, table
+from memorywam_runtime.pages import document, remark, section, table
 from memorywam_runtime.plots import Bar, Line, bar_chart, line_chart
 
 __all__ = ["page_from_report"]
@@ -35,11 +35,15 @@ def page_from_report(
             section("Made with", _versions(report["versions"]), wide=True),
         )
     )
+    lead = (
+        "The checkpoint that ships, exported to ONNX, compared with the model it came from,\n"
+        f"and run for {episodes} episodes on the simulated robot: once by ONNX Runtime, "
+        "once by torch."
+    )
     return document(
         "memorywam demo",
         f"""<h1>A policy that remembers, exported and run</h1>
-<p class="soft">The checkpoint that ships, exported to ONNX, compared with the model it came from,
-and run for {episodes} episodes on the simulated robot: once by ONNX Runtime, once by torch.</p>
+{remark(lead)}
 {_verdict(report["complaints"])}
 <div class="cards">
 {cards}
@@ -79,7 +83,7 @@ def _success(report: Mapping[str, Any]) -> str:
         y_label="share of episodes",
         top=1.0,
     )
-    return f'<p class="soft">The same episodes and the same noise.</p>{chart}'
+    return remark("The same episodes and the same noise.") + chart
 
 
 def _memory(report: Mapping[str, Any]) -> str:
@@ -98,7 +102,7 @@ def _memory(report: Mapping[str, Any]) -> str:
         f"A frame takes {rows['in_full']} rows in full and {rows['as_gist']} as gist; "
         "tensors as allotted: the table of gists grows in buckets."
     )
-    return f'<p class="soft">{text}</p>{chart}'
+    return remark(text) + chart
 
 
 def _latency(report: Mapping[str, Any]) -> str:
@@ -110,7 +114,7 @@ def _latency(report: Mapping[str, Any]) -> str:
     chart = line_chart(
         "median latency in ms by frame", lines, x_label="frames remembered", y_label="ms, median"
     )
-    return f'<p class="soft">By ONNX Runtime, on the machine that made this page.</p>{chart}'
+    return remark("By ONNX Runtime, on the machine that made this page.") + chart
 
 
 def _stages(report: Mapping[str, Any]) -> str:
@@ -120,7 +124,7 @@ def _stages(report: Mapping[str, Any]) -> str:
         for stage, times in report["stages_ms"].items()
     ]
     times = table(("stage", "p50, ms", "p99, ms"), rows)
-    return f'<p class="soft">Over all of those frames; a chunk is all its action steps.</p>{times}'
+    return remark("Over all of those frames; a chunk is all its action steps.") + times
 
 
 def _parity(report: Mapping[str, Any]) -> str:
@@ -170,5 +174,4 @@ def _figure(value: float | str | None) -> str:
 
 def _versions(versions: Mapping[str, str]) -> str:
     """Return what it was made with, in one paragraph."""
-    told = ", ".join(f"{escape(name)} {escape(version)}" for name, version in versions.items())
-    return f'<p class="soft">{told}</p>'
+    return remark(", ".join(f"{name} {version}" for name, version in versions.items()))

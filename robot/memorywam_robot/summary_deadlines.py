@@ -9,7 +9,7 @@ from memorywam_robot.summary_report import (
     RunReport,
     TickTimes,
 )
-from memorywam_runtime.pages import section, table
+from memorywam_runtime.pages import remark, section, table
 
 __all__ = ["misses_section", "ticks_section"]
 
@@ -25,13 +25,13 @@ def ticks_section(report: RunReport) -> str:
     if not rows:
         return ""
     text = (
-        f'<p class="soft">Budget: {_LATE_SHARE:.0%} of a period for 99 of 100, '
-        f"{_LATE_MOST_SHARE:.0%} for each; a period that is over is skipped whole.</p>"
+        f"Budget: {_LATE_SHARE:.0%} of a period for 99 of 100, "
+        f"{_LATE_MOST_SHARE:.0%} for each; a period that is over is skipped whole."
     )
     headers = ("process", "p50", "p99", "most", "skipped", "within budget")
     paces = [(one.seed, f"{one.kept_hz:.2f}", _tick(one)) for one in report.episodes if one.kept_hz]
     kept = table(("seed", "rate kept, Hz", "worst tick, ms"), paces) if paces else ""
-    return section("How late ticks came", text + table(headers, rows) + kept)
+    return section("How late ticks came", remark(text) + table(headers, rows) + kept)
 
 
 def _tick(episode: EpisodeReport) -> str:
@@ -70,7 +70,7 @@ def misses_section(report: RunReport) -> str:
         notes.append(f"{num_not_kept} later ones were counted only.")
     if planned := len(every) - len(missed):
         notes.append(f"{planned} pauses of at most {num_planned} steps were planned.")
-    note = f'<p class="soft">{" ".join(notes)}</p>' if notes else ""
+    note = remark(" ".join(notes)) if notes else ""
     headers = ("seed", "step", "after, s", "what", "steps")
     return section("Deadlines that were missed", table(headers, rows) + note, wide=True)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-__all__ = ["COLOURS", "document", "section", "table"]
+__all__ = ["COLOURS", "document", "remark", "section", "table"]
 
 COLOURS = 8
 """Of bars and lines: classes `fill0`, `line0` and so on."""
@@ -77,6 +77,11 @@ def section(title: str, body: str, *, wide: bool = False) -> str:
     """Return one card."""
     kind = ' class="wide"' if wide else ""
     return f"<section{kind}><h2>{escape(title)}</h2>\n{body}</section>"
+
+
+def remark(text: str) -> str:
+    """Return a paragraph that explains, in soft ink; escaped."""
+    return f'<p class="soft">{escape(text)}</p>'
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

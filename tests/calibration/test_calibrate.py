@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from memorywam_calibration.calibrate import Options, calibrated
-from memorywam_calibration.frames import frames_of
-from memorywam_calibration.smoothing import ALPHAS
+from memorywam_calibration.episodes.frames import frames_of
+from memorywam_calibration.scales.smoothing import ALPHAS
 from memorywam_export.quantize.quantize import quantize_bundle
 from memorywam_export.quantize.quantize_report import compared_with_float, suspects
 from memorywam_export.recipes.recipes import recipe_from_name

@@ -6,9 +6,13 @@ import pytest
 
 from memorywam_calibration.calibration_outcome import outcome_of_delivery
 from memorywam_calibration.delivery import Delivery
-from memorywam_calibration.judgement_checks import bytes_check, is_waived_by_option, tick_check
-from memorywam_calibration.narrow_bytes import NarrowBytes
-from memorywam_calibration.tick_ratio import TickRatio
+from memorywam_calibration.judgement.judgement_checks import (
+    bytes_check,
+    is_waived_by_option,
+    tick_check,
+)
+from memorywam_calibration.judgement.narrow_bytes import NarrowBytes
+from memorywam_calibration.judgement.tick_ratio import TickRatio
 from memorywam_export.parity.parity_report import Check
 
 TOO_WIDE = bytes_check(

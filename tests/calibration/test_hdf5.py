@@ -5,7 +5,7 @@ import pytest
 from tests.fakes.hdf5 import write_hdf5
 
 from memorywam_calibration.calibrate import Options, calibrated
-from memorywam_calibration.episodes import episodes_in
+from memorywam_calibration.episodes.episodes import episodes_in
 from memorywam_runtime.errors import InputError
 
 pytest.importorskip("h5py", reason="needs the extra memorywam[hdf5]")

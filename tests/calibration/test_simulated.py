@@ -4,10 +4,10 @@ import pytest
 
 pytest.importorskip("mcap", reason="needs the extra memorywam[record]")
 
-from memorywam_calibration.episodes import episodes_in
-from memorywam_calibration.replay import policy_from_bundle, replayed
-from memorywam_calibration.samples import chosen_samples, fill_cells
-from memorywam_calibration.survey import surveyed
+from memorywam_calibration.episodes.episodes import episodes_in
+from memorywam_calibration.episodes.samples import chosen_samples, fill_cells
+from memorywam_calibration.episodes.survey import surveyed
+from memorywam_calibration.replay.replay import policy_from_bundle, replayed
 from memorywam_robot.recorder import Recorder
 from memorywam_robot.runs import policy_from_bundle as robot_policy
 from memorywam_robot.runs import run_episodes

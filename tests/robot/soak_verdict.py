@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from memorywam_runtime.pages import document, section
+from memorywam_runtime.pages import document, remark, section
 from memorywam_runtime.pages import table as html_table
 from memorywam_runtime.plots import Line, line_chart
 from memorywam_runtime.report import format_table
@@ -145,7 +145,7 @@ def page(samples: list[dict[str, float]], verdicts: list[Verdict], about: dict[s
     )
     return document(
         "memorywam soak",
-        f'<h1>Episode after episode</h1><p class="soft">{told}</p>'
+        f"<h1>Episode after episode</h1>{remark(told)}"
         f'<div class="{kind}">{answer}</div><div class="cards">{"".join(cards)}</div>',
     )
 

@@ -1,10 +1,9 @@
 """The closed loop as cards of a page: success by both, pair by pair, with and without memory."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from memorywam_runtime.pages import section, table
+from memorywam_runtime.pages import remark, section, table
 from memorywam_runtime.plots import Bar, bar_chart
 
 __all__ = ["closed_loop_figures"]
@@ -48,7 +47,7 @@ def _bars(loops: Sequence[Data], names: tuple[str, str]) -> str:
         y_label="share of episodes",
         top=1.0,
     )
-    return f'<p class="soft">The same seeds: the same scenes, the same noise.</p>{chart}'
+    return remark("The same seeds: the same scenes, the same noise.") + chart
 
 
 def _pairs(loops: Sequence[Data]) -> str:
@@ -72,7 +71,7 @@ def _pairs(loops: Sequence[Data]) -> str:
         "show with a power of 80 %."
     )
     headers = ("task", "difference", "p", "could see", "same ending", "actions apart")
-    return f'<p class="soft">{escape(text)}</p>{table(headers, rows)}'
+    return remark(text) + table(headers, rows)
 
 
 def _ablations(loops: Sequence[Data]) -> str:
@@ -93,7 +92,7 @@ def _ablations(loops: Sequence[Data]) -> str:
         "against the whole memory on the same seeds. The current frame is always seen."
     )
     headers = ("success", *(loop["task"] for loop in loops))
-    return f'<p class="soft">{escape(text)}</p>{table(headers, rows)}'
+    return remark(text) + table(headers, rows)
 
 
 def _verdicts(loops: Sequence[Data]) -> str:
@@ -106,7 +105,7 @@ def _verdicts(loops: Sequence[Data]) -> str:
     kind, said = ("good", "holds") if ok else ("bad", "does not hold")
     text = "Seeds of episodes that only the backend wins (repairs), or only the reference."
     told = table(("task", "verdict", "repairs", "regressions"), rows)
-    return f'<p class="{kind}"><strong>{said}</strong></p><p class="soft">{escape(text)}</p>{told}'
+    return f'<p class="{kind}"><strong>{said}</strong></p>{remark(text)}{told}'
 
 
 def _share(share: Data) -> str:

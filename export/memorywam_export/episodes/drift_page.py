@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from memorywam_runtime.pages import section, table
+from memorywam_runtime.pages import remark, section, table
 from memorywam_runtime.plots import Line, line_chart
 
 __all__ = ["drift_figures"]
@@ -44,7 +43,7 @@ def drift_figures(data: Data) -> list[str]:
         f"x{data['most_growth_per_decade']:g} a decade holds."
     )
     every = f"<details><summary>every error</summary>{_table(data, _all(data))}</details>"
-    body = f'<p class="soft">{escape(text)}</p>{_table(data, _SUMMARY)}{every}'
+    body = remark(text) + _table(data, _SUMMARY) + every
     return [*cards, section("Drift", body, wide=True)]
 
 
@@ -62,7 +61,7 @@ def _chart(data: Data, side: str, what: str) -> str:
         y_label="relative RMS (logarithmic)",
         log=True,
     )
-    return f'<p class="soft">{escape(_SIDES[side][1])}</p>{chart}'
+    return remark(_SIDES[side][1]) + chart
 
 
 def _all(data: Data) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from memorywam_runtime.pages import document, section, table
+from memorywam_runtime.pages import document, remark, section, table
 from memorywam_runtime.plots import Line, line_chart
 
 __all__ = ["page_from_verify"]
@@ -37,7 +37,7 @@ def page_from_verify(data: Data, extra: Sequence[str] = ()) -> str:
         "memorywam verify",
         "<h1>Is the bundle what was trained?</h1>\n"
         f'<p><span class="verdict{" bad" if bad else ""}">{verdict}</span></p>\n'
-        f'<p class="soft">{escape(_lead(data))}</p>\n{_gaps(data)}'
+        f"{remark(_lead(data))}\n{_gaps(data)}"
         f'<div class="cards">\n{inner}\n</div>',
     )
 
@@ -52,21 +52,20 @@ _CURVES = (
 
 def _lead(data: Data) -> str:
     """Return what was compared, in a few sentences."""
-    other = f" Mind: {data['other_origin']}." if data.get("other_origin") else ""
     return (
         f"Bundle {data['bundle']}, checkpoint {data['checkpoint']} "
         f"{data['checkpoint_sha256'][:12]}: "
         f"{data['frames']} frames of a random episode (seed {data['seed']}), every rung with a "
         "memory of its own, against the reference in float64, which sees the whole episode under "
         f"one mask. Precision {data['precision']}; rewrites: "
-        f"{', '.join(data['rewrites']) or 'none'}; contract {data['contract_hash'][:12]}.{other}"
+        f"{', '.join(data['rewrites']) or 'none'}; contract {data['contract_hash'][:12]}."
     )
 
 
 def _gaps(data: Data) -> str:
     """Return what was not looked at, as a list; nothing where that is nothing."""
     items = "".join(f"<li>{escape(gap)}</li>" for gap in data.get("gaps", ()))
-    return f'<p class="soft">Not looked at:</p>\n<ul class="soft">{items}</ul>\n' if items else ""
+    return f'{remark("Not looked at:")}\n<ul class="soft">{items}</ul>\n' if items else ""
 
 
 def _of_ladder(data: Data) -> list[str]:
@@ -91,7 +90,7 @@ def _curves(data: Data, key: str, title: str) -> str:
     ]
     shown = [line for line in lines if any(y > 0 for _, y in line.points)]
     if not shown:
-        return section(title, '<p class="soft">No rung differs at all.</p>')
+        return section(title, remark("No rung differs at all."))
     chart = line_chart(
         f"{title}: largest absolute error against frames remembered",
         shown,
@@ -114,7 +113,7 @@ def _noise(data: Data) -> str:
         "Relative root mean square. The noise is what the reference itself is off by when it runs "
         "in that type."
     )
-    return _told(text) + table(("rung", "what", "error", "noise"), rows)
+    return remark(text) + table(("rung", "what", "error", "noise"), rows)
 
 
 def _joints(data: Data) -> str:
@@ -124,7 +123,7 @@ def _joints(data: Data) -> str:
         for joint in data["actions"]["joints"]
     ]
     text = f"{data['rung']}: the largest error of each over the episode, its memory its own."
-    return _told(text) + table(("joint", "error", "unit", "normalized"), rows)
+    return remark(text) + table(("joint", "error", "unit", "normalized"), rows)
 
 
 def _boundaries(data: Data) -> str:
@@ -139,7 +138,7 @@ def _boundaries(data: Data) -> str:
     ]
     headers = ("boundary", "frame", *(rung["rung"] for rung in data["rungs"]))
     text = "Largest error of latents, memory and actions at that frame; empty: not reached."
-    return _told(text) + table(headers, rows)
+    return remark(text) + table(headers, rows)
 
 
 def _at(rung: Data, frame: int) -> float | None:
@@ -173,7 +172,7 @@ def _worst(data: Data) -> str:
     ]
     headers = ("graph", "tensor", "max abs", "rel. RMS", "cosine", "SQNR, dB", "worst at")
     text = f"{rung['rung']} against the rung below, each graph fed the same numbers."
-    return _told(text) + table(headers, rows)
+    return remark(text) + table(headers, rows)
 
 
 def _planted(checks: Sequence[Data]) -> str:
@@ -188,7 +187,7 @@ def _planted(checks: Sequence[Data]) -> str:
         for check in checks
     ]
     text = "Each was put into a session on purpose: a ladder that misses one proves nothing."
-    return _told(text) + table(("fault", "found in", "error", ""), rows)
+    return remark(text) + table(("fault", "found in", "error", ""), rows)
 
 
 def _checks(checks: Sequence[Data]) -> str:
@@ -215,8 +214,3 @@ def _largest(tensors: Mapping[str, Data]) -> Data:
 def _short(value: float | None) -> str:
     """Return a figure with two digits, or nothing."""
     return "" if value is None else f"{value:.2g}"
-
-
-def _told(text: str) -> str:
-    """Return a paragraph."""
-    return f'<p class="soft">{escape(text)}</p>'

@@ -7,6 +7,7 @@ from typing import Any
 
 from memorywam_runtime.bench.bench_sensors import sensors_text
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.files import refuse_unwritable
 from memorywam_runtime.opening_args import add_opening_args, add_steps_arg
 from memorywam_runtime.report import Outcome, Progress
 
@@ -98,9 +99,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise InputError(f"found --seed {args.seed}; expected at least 0")
     if args.plot is not None:
-        path = Path(args.plot)
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise InputError(f"found --plot {path}; expected a file in a directory that exists")
+        refuse_unwritable("--plot", Path(args.plot))
 
 
 def _measured(args: argparse.Namespace) -> Data:

@@ -1,11 +1,10 @@
 """What bench found as one page: latency against frames, stages by arm, roofline."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from memorywam_runtime.bench.bench_sensors import sensors_text
-from memorywam_runtime.pages import document, section, table
+from memorywam_runtime.pages import document, remark, section, table
 from memorywam_runtime.plots import Bar, Line, bar_chart, line_chart
 
 __all__ = ["page_from_bench"]
@@ -40,7 +39,7 @@ def page_from_bench(data: Data) -> str:
     inner = "\n".join(card for card in cards if card)
     return document(
         "memorywam bench",
-        f'<h1>How long a tick takes</h1>\n<p class="soft">{escape(_lead(data))}</p>\n'
+        f"<h1>How long a tick takes</h1>\n{remark(_lead(data))}\n"
         f'<div class="cards">\n{inner}\n</div>',
     )
 
@@ -94,7 +93,7 @@ def _memory(data: Data) -> str:
         y_label="MB (logarithmic)",
         log=True,
     )
-    return f'<p class="soft">Keys and values, as allotted: gists grow in buckets.</p>{chart}'
+    return remark("Keys and values, as allotted: gists grow in buckets.") + chart
 
 
 def _compared(data: Data) -> list[int]:
@@ -122,7 +121,7 @@ def _parts(data: Data, frames: int) -> str:
         top=1.08 * top,
     )
     text = "See: what is encoded as images arrive, before the last one; not part of the tick."
-    return f'<p class="soft">{text if "see" in shown else ""}</p>{chart}'
+    return remark(text if "see" in shown else "") + chart
 
 
 def _bar(ms: float) -> Bar:
@@ -153,7 +152,7 @@ def _ratios(data: Data) -> str:
     )
     headers = ("arm and part", "frames", "ratio", "95 % interval")
     parts = f"<details><summary>every part</summary>{table(headers, rows['parts'])}</details>"
-    return _told(text) + table(headers, rows["ticks"]) + parts
+    return remark(text) + table(headers, rows["ticks"]) + parts
 
 
 def _roofline(data: Data) -> str:
@@ -196,7 +195,7 @@ def _roofline(data: Data) -> str:
         f"({peaks['how']}). Bars: at {frames} frames."
     )
     every = f"<details><summary>every stage</summary>{table(headers, rows)}</details>"
-    return _told(text) + chart + every
+    return remark(text) + chart + every
 
 
 def _share(share: float) -> Bar:
@@ -229,7 +228,7 @@ def _growth(data: Data) -> str:
         "every update and every step reads. What they take at the machine's best stands under "
         "'at least'; all that they take beyond it still counts in the last column."
     )
-    return _told(text) + table(headers, rows)
+    return remark(text) + table(headers, rows)
 
 
 def _operators(data: Data) -> str:
@@ -256,7 +255,7 @@ def _operators(data: Data) -> str:
             f"takes {one['read_ms']:.1f} ms more; apart from that a tick takes {one['apart']:.3f} "
             "of what it took. "
         )
-    return _told(text) + table(headers, rows)
+    return remark(text) + table(headers, rows)
 
 
 def _figure(one: Data, key: str, form: str, unit: float = 1) -> str:
@@ -282,7 +281,7 @@ def _cold_start(data: Data) -> str:
     fills = [f"first tick at {fill['frames']}" for fill in data["by_frames"]]
     headers = ("arm", "process, s", "open, s", "first remember, ms", "first chunk, ms", *fills)
     text = "First calls are never among the others. A first tick, in ms, may compile."
-    return _told(text) + table(headers, rows)
+    return remark(text) + table(headers, rows)
 
 
 def _first_tick(fill: Data) -> str:
@@ -303,9 +302,4 @@ def _machine(data: Data) -> str:
         f"scheduling {host['scheduling']}; nice {host['nice']}; {sensors_text(data['sensors'])}. "
         + ", ".join(f"{name} {version}" for name, version in data["versions"].items())
     )
-    return _told(told)
-
-
-def _told(text: str) -> str:
-    """Return a paragraph."""
-    return f'<p class="soft">{escape(text)}</p>'
+    return remark(told)

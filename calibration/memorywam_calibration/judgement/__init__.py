@@ -1,0 +1,1 @@
+"""Judgement: a quantized bundle beside the float one, checked and told."""

@@ -1,0 +1,1 @@
+"""Mixing: a recipe for each product."""

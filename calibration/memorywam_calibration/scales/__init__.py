@@ -1,0 +1,1 @@
+"""Scales: from statistics to a scale table."""
