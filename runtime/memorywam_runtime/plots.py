@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Bar", "Line", "bar_chart", "line_chart", "ticks"]
+__all__ = ["Bar", "Line", "bar_chart", "line_chart", "svg_text", "ticks"]
 
 _WIDTH, _HEIGHT = 520, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 48, 46
@@ -61,8 +61,8 @@ def bar_chart(
                 f'height="{height:.1f}" rx="3"><title>{escape(series[place])}, {escape(label)}: '
                 f"{escape(bar.text)}</title></rect>"
             )
-            parts.append(_text(x + width / 2, y - 6, bar.text, "middle", "value"))
-        parts.append(_text(middle, _HEIGHT - _BOTTOM + 20, label, "middle"))
+            parts.append(svg_text(x + width / 2, y - 6, bar.text, "middle", "value"))
+        parts.append(svg_text(middle, _HEIGHT - _BOTTOM + 20, label, "middle"))
     return _svg(title, [*parts, *_legend(series)])
 
 
@@ -98,8 +98,8 @@ def line_chart(
     parts = _frame(marks, y_label)
     for mark in across.marks:
         x = _LEFT + _PLOT_WIDTH * across.place(mark)
-        parts.append(_text(x, _HEIGHT - _BOTTOM + 18, _number(mark), "middle"))
-    parts.append(_text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 8, x_label, "middle", "axis"))
+        parts.append(svg_text(x, _HEIGHT - _BOTTOM + 18, _number(mark), "middle"))
+    parts.append(svg_text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 8, x_label, "middle", "axis"))
     for index, line in enumerate(lines):
         places = [
             (_LEFT + _PLOT_WIDTH * across.place(x), _TOP + _PLOT_HEIGHT * (1 - up.place(y)))
@@ -174,7 +174,7 @@ def _frame(marks: Sequence[tuple[float, str]], y_label: str) -> list[str]:
     for place, text in marks:
         y = _TOP + _PLOT_HEIGHT * (1 - place)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 8, y + 4, text, "end"))
+        parts.append(svg_text(_LEFT - 8, y + 4, text, "end"))
     x, y = 14, _TOP + _PLOT_HEIGHT / 2
     parts.append(
         f'<text class="axis" transform="translate({x} {y:.1f}) rotate(-90)" '
@@ -193,16 +193,15 @@ def _legend(names: Sequence[str]) -> list[str]:
         parts.append(
             f'<rect class="fill{index}" x="{x:.1f}" y="{y}" width="11" height="11" rx="2"/>'
         )
-        parts.append(_text(x + 17, y + 10, name, "start"))
+        parts.append(svg_text(x + 17, y + 10, name, "start"))
         x += width + 16
     return parts
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "label") -> str:
-    """Return one line of text."""
-    return (
-        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-    )
+def svg_text(x: float, y: float, text: str, anchor: str, kind: str = "label") -> str:
+    """Return one line of text, in a class of the style sheet unless `kind` is empty."""
+    chosen = f' class="{kind}"' if kind else ""
+    return f'<text{chosen} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _number(value: float) -> str:

@@ -42,8 +42,8 @@ STAGES = (
     "action_step",
     "chunk",
 )
-"""`prepare` is a policy's: images to pixels, on the CPU. `see`, `remember` and `chunk` are whole; the
-others are parts, told where calls can be timed."""
+"""`prepare` is a policy's: images to pixels, on the CPU. `see`, `remember` and `chunk` are whole;
+the others are parts, told where calls can be timed."""
 
 
 class Session:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from memorywam_runtime.plots import svg_text
+
 __all__ = ["Strip", "strip_chart"]
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 1040, 430, 90, 30, 19
@@ -44,10 +46,10 @@ def strip_chart(title: str, strips: Sequence[Strip], *, x_label: str) -> str:
     for power in range(first, last + 1):
         x = place(10.0**power)
         parts.append(f'<path class="grid" d="M{x:.1f} {_TOP - 6}V{bottom}"/>')
-        parts.append(_text(x, _TOP - 12, f"{10.0**power:g}", "middle"))
+        parts.append(svg_text(x, _TOP - 12, f"{10.0**power:g}", "middle", ""))
     for row, strip in enumerate(strips):
         y = _TOP + _ROW * row
-        parts.append(_text(_LEFT - 8, y + 13, strip.name, "end"))
+        parts.append(svg_text(_LEFT - 8, y + 13, strip.name, "end", ""))
         left, right = place(strip.low), place(strip.high)
         parts.append(
             f'<rect class="fill0" x="{left:.1f}" y="{y + 3}" width="{max(right - left, 2):.1f}" '
@@ -59,16 +61,10 @@ def strip_chart(title: str, strips: Sequence[Strip], *, x_label: str) -> str:
                 f'<rect class="fill1" x="{place(strip.mark) - 1.5:.1f}" y="{y + 1}" width="3" '
                 f'height="{_ROW - 4}"/>'
             )
-        parts.append(_text(_WIDTH - _RIGHT + 8, y + 13, strip.text, "start", "value"))
-    parts.append(_text(_LEFT + _PLOT / 2, height - 8, x_label, "middle"))
+        parts.append(svg_text(_WIDTH - _RIGHT + 8, y + 13, strip.text, "start", "value"))
+    parts.append(svg_text(_LEFT + _PLOT / 2, height - 8, x_label, "middle", ""))
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">'
         + "".join(parts)
         + "</svg>"
     )
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
-    """Return one label."""
-    chosen = f' class="{kind}"' if kind else ""
-    return f'<text{chosen} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -1,13 +1,19 @@
 """Spans of each stage in a fixed buffer, and their percentiles."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Timings"]
+__all__ = ["Timings", "percentiles_of"]
+
+
+def percentiles_of(times_ms: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+    """Return count, p50, p95 and p99 of times, ms."""
+    p50, p95, p99 = np.percentile(times_ms, [50, 95, 99])
+    return {"count": float(len(times_ms)), "p50": float(p50), "p95": float(p95), "p99": float(p99)}
 
 
 class Timings:
@@ -50,17 +56,11 @@ class Timings:
 
     def percentiles(self) -> dict[str, dict[str, float]]:
         """Return per stage its count and p50, p95, p99 in ms; stages never run are left out."""
-        found = {}
-        for stage, count in self._counts.items():
-            if count:
-                p50, p95, p99 = np.percentile(self.milliseconds(stage), [50, 95, 99])
-                found[stage] = {
-                    "count": float(count),
-                    "p50": float(p50),
-                    "p95": float(p95),
-                    "p99": float(p99),
-                }
-        return found
+        return {
+            stage: percentiles_of(self.milliseconds(stage)) | {"count": float(count)}
+            for stage, count in self._counts.items()
+            if count
+        }
 
 
 class _Span:

@@ -32,11 +32,11 @@ class Inspect:
 
 def _bundle(root: Path, manifest: "Manifest") -> Outcome:
     """Tell of the whole bundle."""
+    from memorywam_runtime.bundle import WEIGHTS_FILE
     from memorywam_runtime.weight_bytes import weight_bytes_by_type
 
-    # Where a bundle keeps all weights apart from its graphs.
-    files = [name for name in manifest.files if name == "weights.safetensors"]
-    weights = weight_bytes_by_type(root / files[0]) if files else {}
+    has_weights = WEIGHTS_FILE in manifest.files
+    weights = weight_bytes_by_type(root / WEIGHTS_FILE) if has_weights else {}
     graphs, memory, engines = _graphs(manifest), _memory(manifest), _engines(root, manifest)
     total = sum(entry.num_bytes for entry in manifest.files.values())
     return Outcome(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from memorywam_runtime.timing import Timings
+from memorywam_runtime.timing import Timings, percentiles_of
 
 
 @pytest.fixture
@@ -79,3 +79,9 @@ def test_percentiles_are_those_of_the_kept_spans():
         "a": {"count": 101.0, "p50": pytest.approx(50), "p95": pytest.approx(95),
               "p99": pytest.approx(99)}
     }  # fmt: skip
+
+
+def test_percentiles_of_times():
+    found = percentiles_of([1.0, 2.0, 9.0])
+    assert (found["count"], found["p50"]) == (3, 2.0)
+    assert found["p50"] < found["p95"] < found["p99"] < 9.0

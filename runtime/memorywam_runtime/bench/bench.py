@@ -13,7 +13,7 @@ from memorywam_runtime.bench.bench_findings import findings
 from memorywam_runtime.bench.bench_machine import machine, usable_cores
 from memorywam_runtime.bench.bench_operators import PROFILED_BACKEND, operator_times
 from memorywam_runtime.bench.bench_peaks import best_of, measuring_peaks
-from memorywam_runtime.bench.bench_ratios import all_spans, percentiles_of
+from memorywam_runtime.bench.bench_ratios import all_spans
 from memorywam_runtime.bench.bench_sensors import sensed, sensors_between
 from memorywam_runtime.bench.bench_sizes import (
     checked_fills,
@@ -31,6 +31,7 @@ from memorywam_runtime.engines import BUILT_BACKENDS
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.opening import Opening
+from memorywam_runtime.timing import percentiles_of
 from memorywam_runtime.versions import versions
 
 __all__ = [

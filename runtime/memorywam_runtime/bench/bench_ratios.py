@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 __all__ = [
     "all_spans",
     "median_of",
     "outside_shares",
-    "percentiles_of",
     "ratio_of_medians",
     "totals",
 ]
@@ -50,12 +48,6 @@ def ratio_of_medians(
         "low": float(low),
         "high": float(high),
     }
-
-
-def percentiles_of(times_ms: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
-    """Return count, p50, p95 and p99 of times, ms."""
-    p50, p95, p99 = np.percentile(times_ms, [50, 95, 99])
-    return {"count": float(len(times_ms)), "p50": float(p50), "p95": float(p95), "p99": float(p99)}
 
 
 def totals(rounds: Sequence[Mapping[str, Sequence[float]]], stage: str) -> list[float]:

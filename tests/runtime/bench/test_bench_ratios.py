@@ -6,7 +6,6 @@ import pytest
 from memorywam_runtime.bench.bench_ratios import (
     all_spans,
     outside_shares,
-    percentiles_of,
     ratio_of_medians,
     totals,
 )
@@ -55,5 +54,3 @@ def test_spans_of_rounds_are_summed_pooled_and_set_against_the_tick():
     assert totals(rounds, "see") == [1.0]
     assert all_spans(rounds)["step"] == [1.0, 2.0, 3.0, 5.0]
     assert outside_shares(rounds) == [0.25, 0.5]
-    assert percentiles_of([1.0, 2.0, 9.0])["p50"] == 2.0
-    assert percentiles_of([1.0, 2.0, 9.0])["count"] == 3
