@@ -1,0 +1,142 @@
+"""The verb convert: recordings in, a LeRobot dataset out."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memorywam_runtime.errors import InputError
+from memorywam_runtime.report import Outcome, Progress
+
+if TYPE_CHECKING:
+    from memorywam_runtime.recording import Recording
+    from memorywam_runtime.recordings.lerobot_dataset import EpisodeWritten
+
+__all__ = ["Convert"]
+
+
+class Convert:
+    """The verb: write recordings as the episodes of a dataset that LeRobot opens."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what to write from what."""
+        parser.add_argument(
+            "recordings",
+            metavar="RECORDING",
+            type=Path,
+            nargs="+",
+            help="a recording of any kind, or a directory of them",
+        )
+        parser.add_argument(
+            "--out",
+            metavar="DATASET",
+            type=Path,
+            required=True,
+            help="directory to create: a LeRobot dataset, v3",
+        )
+        parser.add_argument(
+            "--video",
+            action="store_true",
+            help="images as videos (lossless H.264 in RGB), not as PNG files in the tables",
+        )
+        parser.add_argument("--overwrite", action="store_true", help="replace a dataset there")
+
+    def run(self, args: argparse.Namespace) -> Outcome:
+        """Look at all of them, then write."""
+        from memorywam_runtime.recording import open_recordings
+        from memorywam_runtime.recordings.lerobot_dataset import write_dataset
+        from memorywam_runtime.recordings.lerobot_place import check_place
+
+        check_place(args.out, overwrite=args.overwrite)
+        _check_sources(args.recordings, args.out)
+        recordings = [one for path in args.recordings for one in open_recordings(path)]
+        total = sum(one.num_events for one in recordings)
+        with Progress("convert", total=total) as progress:
+            written = write_dataset(
+                recordings,
+                args.out,
+                as_video=args.video,
+                overwrite=args.overwrite,
+                told=progress.update,
+            )
+        return _told(args, recordings, written)
+
+
+def _check_sources(paths: list[Path], out: Path) -> None:
+    """Refuse a recording that is given twice, or that would be written over."""
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"found {path} twice; expected each recording once")
+        if place == out.resolve() or out.resolve() in place.parents:
+            raise InputError(
+                f"found {path} as a recording and {out} to write to; expected a directory that "
+                "nothing is read from: name another as --out"
+            )
+
+
+def _told(
+    args: argparse.Namespace, recordings: list["Recording"], written: list["EpisodeWritten"]
+) -> Outcome:
+    """Tell what became of each recording."""
+    header = recordings[0].header
+    num_rows = sum(one.num_rows for one in written)
+    num_observed = sum(one.num_observed for one in written)
+    kept = [one for one in written if one.num_rows]
+    rows, data, index = [], [], 0
+    for one in written:
+        number = index if one.num_rows else None
+        index += bool(one.num_rows)
+        name = one.recording.path.name
+        remark = "; ".join(_remarks(one))
+        rows.append((number, name, one.num_rows, one.num_observed, len(one.tasks), remark))
+        data.append(
+            {
+                "episode_index": number,
+                "recording": one.recording.path,
+                "kind": one.recording.kind,
+                "num_rows": one.num_rows,
+                "num_observed": one.num_observed,
+                "num_unseen_actions": one.num_unseen,
+                "num_unused_observations": one.num_unused,
+                "tasks": one.tasks,
+                "damage": one.recording.damage,
+                "cut": one.cut,
+            }
+        )
+    how = "videos, lossless" if args.video else "PNG files in the tables, lossless"
+    note = (
+        f"{args.out}: {len(kept)} episodes, {num_rows:,} rows at {header.control_hz:g} a second; "
+        f"images of {', '.join(header.cameras)} as {how}\n"
+        f"{num_observed:,} rows have an observation of their own, the others repeat the newest "
+        "(column observed_step); left out: chunks, what memory took, seeds and hashes"
+    )
+    return Outcome(
+        ok=True,
+        headers=("episode", "recording", "rows", "observed", "tasks", "remark"),
+        rows=rows,
+        data={
+            "out": args.out,
+            "fps": header.control_hz,
+            "cameras": header.cameras,
+            "images": "video" if args.video else "image",
+            "num_episodes": len(kept),
+            "num_rows": num_rows,
+            "num_observed": num_observed,
+            "recordings": data,
+        },
+        note=note,
+    )
+
+
+def _remarks(one: "EpisodeWritten") -> list[str]:
+    """Return what is to be known of an episode."""
+    found = [] if one.num_rows else ["LEFT OUT: no action follows an observation"]
+    if one.recording.damage is not None:
+        found.append(f"DAMAGED: {one.recording.damage}")
+    if one.cut is not None:
+        found.append(f"CUT: {one.cut}")
+    if one.num_unseen:
+        found.append(f"{one.num_unseen} actions before the first observation left out")
+    if one.num_unused:
+        found.append(f"{one.num_unused} observations after the last action left out")
+    return found
