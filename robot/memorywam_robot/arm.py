@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arm", "ArmDriver", "ResettableDriver"]
+__all__ = ["Arm", "ArmDriver", "ResettableDriver", "SlowDriver"]
 
 
 class Arm(Protocol):
@@ -73,4 +73,19 @@ class ResettableDriver(ArmDriver, Protocol):
     @property
     def num_resets(self) -> int:
         """Return how often that has happened; the next read is of the new place."""
+        ...
+
+
+@runtime_checkable
+class SlowDriver(ArmDriver, Protocol):
+    """A driver whose connection takes longer than a tick: it reads and writes what it has."""
+
+    @property
+    def measured_ns(self) -> int:
+        """Return when the joints were where the last read said; monotonic."""
+        ...
+
+    @property
+    def num_clipped(self) -> int:
+        """Return how often the joints were sent elsewhere than was written."""
         ...

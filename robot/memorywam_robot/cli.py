@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from memorywam_robot.live_cli import add_live_args, is_live, run_live
 from memorywam_runtime.errors import InputError
+from memorywam_runtime.files import refuse_unwritable
 from memorywam_runtime.opening_args import add_opening_args, add_steps_arg
 from memorywam_runtime.report import Outcome, Progress
 
@@ -33,7 +34,7 @@ class Run:
             metavar="R",
             required=True,
             help="sim:TASK, lerobot:TYPE[,KEY=VALUE...], gym:ID[,KEY=VALUE...]; with --async "
-            "sim:TASK or driver:python:MODULE:FUNCTION",
+            "sim:TASK, driver:python:MODULE:FUNCTION or lerobot:TYPE[,KEY=VALUE...]",
         )
         parser.add_argument("--episodes", metavar="N", type=int, default=1, help="default 1")
         parser.add_argument(
@@ -57,7 +58,7 @@ class Run:
             help="and memory's digest after every frame, not only at the end",
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="open, check and infer once; move nothing"
+            "--dry-run", action="store_true", help="open, check and act once; move nothing"
         )
         parser.add_argument(
             "--page", metavar="FILE", type=Path, help="how it went; with --record it is beside DIR"
@@ -69,8 +70,10 @@ class Run:
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Run the episodes, or rehearse one; write the page about them."""
-        outcome = self._run(args)
         page = args.page
+        if page is not None and not args.dry_run:
+            refuse_unwritable("--page", page)
+        outcome = self._run(args)
         if page is None and args.record is not None:
             run = f"{args.record.name}-{args.robot.replace(':', '-')}-seed-{args.seed}.html"
             page = args.record.absolute().parent / run
@@ -87,6 +90,8 @@ class Run:
         return replace(outcome, note=f"{outcome.note}; the page: {page}")
 
     def _run(self, args: argparse.Namespace) -> Outcome:
+        from dataclasses import replace
+
         from memorywam_robot.robot import robot_from_argument
         from memorywam_robot.run_report import rehearsed_outcome, run_outcome
         from memorywam_robot.runs import policy_from_bundle, rehearse, visible_from_names
@@ -108,7 +113,9 @@ class Run:
             if args.dry_run:
                 found = rehearse(policy, robot, seed=args.seed, instruction=args.instruction)
                 return rehearsed_outcome(args, policy, found)
-            return run_outcome(args, policy, *_results(args, policy, robot))
+            results, written, num_dropped_gists, shown = _results(args, policy, robot)
+            told = run_outcome(args, policy, results, written, num_dropped_gists)
+            return replace(told, data={**told.data, "view": shown}) if shown else told
         finally:
             robot.close()
 
@@ -153,19 +160,18 @@ def _refuse_film(path: Path | None, robot: "Robot") -> None:
     from memorywam_robot.simulated import SimulatedRobot
 
     film_format(path)
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"found --film {path}; expected a file in a directory that exists")
+    refuse_unwritable("--film", path)
     if not isinstance(robot, SimulatedRobot):
         raise InputError("--film needs a simulated robot: --robot sim:TASK")
 
 
 def _results(
     args: argparse.Namespace, policy: "Policy", robot: "Robot"
-) -> "tuple[list[EpisodeResult], list[Written], list[int]]":
+) -> "tuple[list[EpisodeResult], list[Written], list[int], dict[str, float]]":
     """Run the episodes that the arguments ask for; film and record if they ask for it.
 
     Returns:
-        How they went, what was recorded, and the gists that each dropped.
+        How they went, what was recorded, the gists that each dropped, and how the view did.
     """
     from memorywam_robot.film import Film
     from memorywam_robot.gist_watch import GistWatch
@@ -192,7 +198,8 @@ def _results(
         )
     if film is not None and path is not None:
         film.write(path)
-    return results, [] if recorder is None else recorder.written, watch.num_dropped
+    shown = {} if view is None else _shown(view)
+    return results, [] if recorder is None else recorder.written, watch.num_dropped, shown
 
 
 def _ran_live(args: argparse.Namespace, policy: "Policy") -> Outcome:
@@ -206,12 +213,14 @@ def _ran_live(args: argparse.Namespace, policy: "Policy") -> Outcome:
     if args.film is not None:
         raise InputError("found --film with --async; expected one of them")
     recorder = _recorder(args, policy, range(args.seed, args.seed + args.episodes))
+    view = None
     with contextlib.ExitStack() as stack:
         tellers: list[Teller] = []
         if recorder is not None:
             tellers.append(LiveRecorder(stack.enter_context(recorder)))
         if args.view is not None:
-            tellers.append(LiveViewer(stack.enter_context(_view(args, policy))))
+            view = stack.enter_context(_view(args, policy))
+            tellers.append(LiveViewer(view))
         outcome = run_live(args, policy, tellers)
     written = [] if recorder is None else recorder.written
     return replace(
@@ -219,7 +228,8 @@ def _ran_live(args: argparse.Namespace, policy: "Policy") -> Outcome:
         ok=outcome.ok and not any(one.complaint for one in written),
         data=run_data(args, policy)
         | {"recordings": [asdict(one) for one in written]}
-        | dict(outcome.data),
+        | dict(outcome.data)
+        | ({} if view is None else {"view": _shown(view)}),
         note=outcome.note + recorded_note(written),
     )
 
@@ -238,6 +248,15 @@ def _view(args: argparse.Namespace, policy: "Policy") -> "View":
     return view
 
 
+def _shown(view: "View") -> dict[str, float]:
+    """Return what became of what was given to the viewer."""
+    return {
+        "num_dropped": view.num_dropped,
+        "num_refused": view.num_refused,
+        "longest_ms": view.longest_ns / 1e6,
+    }
+
+
 def _recorder(args: argparse.Namespace, policy: "Policy", seeds: range) -> "Recorder | None":
     """Return what records the episodes, if it is asked for; refuse to write over others'."""
     if args.record is None:
@@ -249,7 +268,8 @@ def _recorder(args: argparse.Namespace, policy: "Policy", seeds: range) -> "Reco
     recorder = Recorder(
         args.record,
         policy,
-        robot=args.robot,
+        # Its actions are where somebody else moved the arms: its name says so, for good.
+        robot=f"shadow:{args.robot}" if args.shadow else args.robot,
         num_threads=args.threads or 0,
         records_memory=args.record_memory,
         loop="async" if args.is_async else "sync",

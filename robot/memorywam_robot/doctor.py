@@ -1,4 +1,4 @@
-"""What the doctor looks at for the robot: cameras, their bus, ticks that come in time, speed."""
+"""What the doctor looks at for the robot: cameras, their bus, arms, ticks in time, speed."""
 
 from collections.abc import Iterator
 
@@ -23,8 +23,10 @@ def findings(asked: Asked) -> Iterator[Finding]:
         yield from camera_findings(asked.cameras)
     yield from usb_findings(asked.root)
     if asked.robot:
+        from memorywam_robot.doctor_arms import arm_findings
         from memorywam_robot.doctor_ticks import tick_findings
 
+        yield from arm_findings(asked.robot, asked.bundle)
         yield from tick_findings()
     if asked.measures_budget and asked.bundle is not None:
         from memorywam_robot.doctor_budget import budget_finding

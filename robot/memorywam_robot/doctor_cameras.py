@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from memorywam_robot.cameras.camera_arguments import CameraSpec, cameras_from_arguments
+from memorywam_robot.cameras.camera_opening import cameras_from_specs
 from memorywam_robot.cameras.realsense import librealsense
 from memorywam_robot.cameras.realsense_device import MIN_USB, colour_sensor, said
 from memorywam_runtime.doctor.doctor_finding import Finding
@@ -69,6 +70,8 @@ def camera_findings(
     for spec in specs:
         if spec.kind == "realsense-file":
             yield _file(spec)
+        if spec.lerobot:
+            yield _lerobot(spec)
     wanted = {
         spec.realsense.serial: spec for spec in specs if spec.realsense and spec.realsense.serial
     }
@@ -106,6 +109,17 @@ def _file(spec: CameraSpec) -> Finding:
         return Finding(part=part, status="ok", found=f"recording {path}")
     fix = "name a recording (.db3) that is there"
     return Finding(part=part, status="missing", found=f"no recording {path}", fix=fix)
+
+
+def _lerobot(spec: CameraSpec) -> Finding:
+    """Make a camera of LeRobot's, not connected."""
+    part = f"camera {spec.name}"
+    try:
+        cameras_from_specs([spec])
+    except (InputError, MissingPartError) as error:
+        fix = "do as it says, and ask again"
+        return Finding(part=part, status="missing", found=str(error), fix=fix)
+    return Finding(part=part, status="ok", found=f"{spec.lerobot}: configured, not connected")
 
 
 def _camera(spec: CameraSpec, seen: SeenCamera) -> Iterator[Finding]:

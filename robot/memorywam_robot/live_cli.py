@@ -12,6 +12,7 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
+    from memorywam_robot.live.chunks import SeamKind
     from memorywam_robot.live.instruction_changes import InstructionChange
     from memorywam_robot.live.live_result import LiveResult
     from memorywam_robot.live.live_robot import LiveRobot
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add_live_args", "is_live", "run_live"]
 
 _SEAMS = ("inpaint", "blend", "drop")
+_HARDWARE = ("driver", "lerobot")
 
 
 def add_live_args(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,12 @@ def add_live_args(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group("while it moves", "memory and chunks go on as the arms do")
     live.add_argument(
         "--async", action="store_true", dest="is_async", help="make chunks while the arms move"
+    )
+    live.add_argument(
+        "--shadow",
+        action="store_true",
+        help="command nothing: somebody else moves the arms (in the simulator an expert), and how "
+        "far that is from the policy's actions is told",
     )
     live.add_argument(
         "--simulated-time",
@@ -41,7 +49,8 @@ def add_live_args(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=KIND",
         nargs="+",
         default=[],
-        help="NAME=realsense:SERIAL, NAME=realsense-file:PATH, NAME=realsense-sim, NAME=source",
+        help="NAME=realsense:SERIAL, NAME=realsense-file:PATH, NAME=realsense-sim, NAME=source, "
+        "NAME=lerobot:TYPE[,KEY=VALUE...]",
     )
     live.add_argument(
         "--camera-hz", metavar="HZ", type=float, default=10.0, help="of simulated ones; default 10"
@@ -60,7 +69,10 @@ def add_live_args(parser: argparse.ArgumentParser) -> None:
     live.add_argument("--seam", choices=_SEAMS, default="inpaint", help="default inpaint")
     live.add_argument("--tick-hz", metavar="HZ", type=float, default=50.0, help="default 50")
     live.add_argument(
-        "--limits", metavar="FILE", type=Path, help="of the joints, for --robot driver:..."
+        "--limits",
+        metavar="FILE",
+        type=Path,
+        help="of the joints, for --robot driver:... or lerobot:...",
     )
     live.add_argument(
         "--max-steps", metavar="N", type=int, default=1000, help="of an episode; default 1000"
@@ -76,10 +88,15 @@ def is_live(args: argparse.Namespace) -> bool:
     """Return whether the loop keeps time.
 
     Raises:
-        InputError: it does not, and only it could do what is asked for.
+        InputError: it does not, and only it could do what is asked for; or both are impossible.
     """
     if not args.is_async and (args.then or args.keep_memory):
         raise InputError("found --then or --keep-memory without --async; expected it with them")
+    if args.shadow and (not args.is_async or args.simulated_time or args.dry_run):
+        raise InputError(
+            "found --shadow without --async, or with --simulated-time or --dry-run; expected it "
+            "with --async in real time: whoever moves the arms goes by the clock"
+        )
     return bool(args.is_async)
 
 
@@ -94,12 +111,18 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
     from memorywam_robot.live.live_rules import LiveRules
     from memorywam_robot.robot import ROBOTS
 
-    rules = LiveRules(tick_hz=args.tick_hz, seam=args.seam)
+    # In a shadow nobody executes what a chunk would have to begin with.
+    seam: SeamKind = "drop" if args.shadow else args.seam
+    rules = LiveRules(tick_hz=args.tick_hz, seam=seam, is_shadow=args.shadow)
     kind, _, rest = str(args.robot).partition(":")
-    if kind not in ("sim", "driver") or (kind == "driver" and args.simulated_time):
+    if kind not in ("sim", *_HARDWARE) or (kind in _HARDWARE and args.simulated_time):
         raise InputError(
             f"found --async with --robot {args.robot}; expected sim:TASK, or in real time "
-            "driver:python:MODULE:FUNCTION"
+            "driver:python:MODULE:FUNCTION or lerobot:TYPE"
+        )
+    if kind in _HARDWARE and (args.limits is None or args.instruction is None):
+        raise InputError(
+            f"found --robot {kind}:... without --limits FILE or --instruction; expected both"
         )
     if kind == "sim" and args.robot not in ROBOTS:
         raise InputError(f"unknown robot '{args.robot}'; expected one of {', '.join(ROBOTS)}")
@@ -134,12 +157,7 @@ def _load(args: argparse.Namespace, policy: "Policy", task: str) -> "Load":
     from memorywam_robot.sim.tasks import INSTRUCTIONS
 
     if args.latency is None:
-        text = args.instruction or INSTRUCTIONS.get(task)
-        if text is None:
-            raise InputError(
-                "found no --instruction; expected one: real arms bring no task of their own"
-            )
-        remember_ms, act_ms = measured_costs(policy, text)
+        remember_ms, act_ms = measured_costs(policy, args.instruction or INSTRUCTIONS[task])
     else:
         remember_ms, act_ms = _latency(args.latency)
     return load_from_measured(policy.contract, remember_ms=remember_ms, act_ms=act_ms)
@@ -229,8 +247,11 @@ def _real(
                 "late_max_ms": status.late_max_ms,
                 "num_skipped": status.num_skipped,
                 "counts": status.counts,
+                "num_torn": robot.arm.link.state.num_torn,
+                "num_given_up": robot.arm.link.state.num_given_up,
             },
             "cameras": {camera.name: dict(camera.counts) for camera in robot.cameras},
+            "synchrony": {} if robot.signal is None else robot.signal.report(),
         }
         return results, timing, run.stopped_by
     finally:
@@ -269,20 +290,23 @@ def _live_robot(args: argparse.Namespace, policy: "Policy") -> "LiveRobot":
     if kind == "sim":
         from memorywam_robot.live.live_simulated import LiveSimulated
 
-        return LiveSimulated(rest, _specs(args), camera_hz=args.camera_hz, faults=_faults(args))
+        return LiveSimulated(
+            rest,
+            _specs(args),
+            camera_hz=args.camera_hz,
+            faults=_faults(args),
+            is_shadow=args.shadow,
+        )
     from memorywam_robot.live.live_hardware import LiveHardware
     from memorywam_robot.robot import Job
 
-    if args.limits is None or args.instruction is None:
-        raise InputError(
-            "found --robot driver:... without --limits FILE or --instruction; expected both"
-        )
     return LiveHardware(
-        rest,
+        rest if kind == "driver" else args.robot,
         _specs(args),
         policy.contract,
         limits=args.limits,
         job=Job(instruction=args.instruction, num_steps=args.max_steps),
+        is_shadow=args.shadow,
     )
 
 

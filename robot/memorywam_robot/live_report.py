@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from memorywam_robot.live.live_rehearsal import LiveRehearsal
     from memorywam_robot.live.live_result import LiveResult
     from memorywam_robot.live.load import Load
+    from memorywam_robot.live.shadow import ShadowDistance
     from memorywam_runtime.policy import Policy
 
 __all__ = ["rehearsal_outcome", "run_outcome"]
@@ -42,6 +43,13 @@ def run_outcome(
     note = "" if share is None else f"{share:.0%} of {len(judged)} succeeded; "
     note += f"{load.sentence()}, headroom {load.headroom:.0%}"
     note += f"; memory quality {quality:.3f} at worst"
+    if shadows := [one.counts.shadow for one in results if one.counts.shadow is not None]:
+        note += f"; {_shadow_note(shadows)}"
+    loose = [
+        pair for pair, one in timing.get("synchrony", {}).items() if not one["is_synchronised"]
+    ]
+    if loose:
+        note += f"; shutters NOT seen to open together: {', '.join(loose)}"
     if late:
         note += _kept(results, late["period_ms"])
         note += f"; ticks late {late['late_p99_ms']:.2f} ms (p99) of {late['period_ms']:.0f}"
@@ -71,6 +79,22 @@ def run_outcome(
         },
         note=note,
     )
+
+
+def _shadow_note(shadows: "list[ShadowDistance]") -> str:
+    """Tell how far the policy's actions were from what the arms did, at worst by unit."""
+    if all(one.is_still for one in shadows):
+        return "in the shadow of arms that stood STILL: nobody moved them"
+    worst: dict[str, dict[str, Any]] = {}
+    for shadow in shadows:
+        for joint in shadow.report()["joints"]:
+            if joint["rms"] >= worst.get(joint["unit"], {"rms": 0.0})["rms"]:
+                worst[joint["unit"]] = joint
+    told = (
+        f"{one['rms']:.3f} {unit} RMS, {one['worst']:.3f} at worst, of {one['name']}"
+        for unit, one in worst.items()
+    )
+    return "in the shadow, nothing was sent; the joints farthest off: " + "; ".join(told)
 
 
 def _kept(results: "list[LiveResult]", period_ms: float) -> str:

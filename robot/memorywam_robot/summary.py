@@ -21,6 +21,7 @@ from memorywam_robot.summary_sections import (
     success_text,
     times_section,
 )
+from memorywam_robot.summary_shadow import shadow_section
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.files import atomic_write
 from memorywam_runtime.pages import document
@@ -65,6 +66,7 @@ def summary_html(report: RunReport) -> str:
     cards = [
         episodes_section(report),
         instructions_section(report),
+        shadow_section(report),
         ticks_section(report),
         seams_section(report),
         times_section(report),

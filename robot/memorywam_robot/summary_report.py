@@ -10,6 +10,8 @@ __all__ = [
     "MissReport",
     "RunReport",
     "SeamReport",
+    "ShadowJoint",
+    "ShadowReport",
     "TickTimes",
 ]
 
@@ -45,6 +47,24 @@ class InstructionReport(_Part, frozen=True):
     step: int
     instruction: str
     keep_memory: bool = False
+
+
+class ShadowJoint(_Part, frozen=True):
+    """One joint's distance, in its unit."""
+
+    name: str
+    unit: str
+    rms: float = 0.0
+    worst: float = 0.0
+    worst_step: int = 0
+
+
+class ShadowReport(_Part, frozen=True):
+    """How far the actions were from what somebody else's arms did."""
+
+    num_steps: int = 0
+    is_still: bool = False
+    joints: tuple[ShadowJoint, ...] = ()
 
 
 class EpisodeReport(_Part, frozen=True):
@@ -91,6 +111,7 @@ class EpisodeReport(_Part, frozen=True):
     reasons: tuple[str, ...] = ()
     instructions: tuple[InstructionReport, ...] = ()
     """Other ones than the first."""
+    shadow: ShadowReport | None = None
 
 
 class TickTimes(_Part, frozen=True):

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from memorywam_robot.summary_report import EpisodeReport, RunReport
-from memorywam_runtime.pages import section, table
+from memorywam_runtime.pages import remark, section, table
 from memorywam_runtime.plots import Line, line_chart
 
 __all__ = [
@@ -58,8 +58,7 @@ def success_text(report: RunReport) -> str:
         f"{'making chunks while the arms moved' if report.is_async else 'one thing at a time'}."
     )
     return (
-        f'<h1>Run</h1>\n<p class="soft">{escape(what)}</p>\n'
-        f'<div class="verdict{kind}">{escape(told + stopped)}</div>'
+        f'<h1>Run</h1>\n{remark(what)}\n<div class="verdict{kind}">{escape(told + stopped)}</div>'
     )
 
 
@@ -105,10 +104,10 @@ def memory_section(report: RunReport) -> str:
         "skew, ms",
     )  # fmt: skip
     text = (
-        '<p class="soft">Quality: the share of images in memory that are their own; the others '
-        "repeat a neighbour. Doubtful images were kept out.</p>"
+        "Quality: the share of images in memory that are their own; the others repeat a "
+        "neighbour. Doubtful images were kept out."
     )
-    return section("Memory", text + table(headers, rows), wide=True)
+    return section("Memory", remark(text) + table(headers, rows), wide=True)
 
 
 def chunks_section(report: RunReport) -> str:
@@ -138,10 +137,10 @@ def chunks_section(report: RunReport) -> str:
     text = ""
     if load is not None:
         headroom = "" if load.headroom is None else f", headroom {load.headroom:.0%}"
-        text = (
-            f'<p class="soft">Remember {load.remember_ms:.0f} ms and act {load.act_ms:.0f} ms: '
+        text = remark(
+            f"Remember {load.remember_ms:.0f} ms and act {load.act_ms:.0f} ms: "
             f"{load.num_delayed} of {load.num_executed} steps of {load.step_ms:.0f} ms; "
-            f"load {load.share:.0%}{headroom}.</p>"
+            f"load {load.share:.0%}{headroom}."
         )
     return section("Chunks", text + table(headers, rows), wide=True)
 
@@ -169,11 +168,11 @@ def seams_section(report: RunReport) -> str:
     )
     worst = max(seams, key=lambda seam: seam.position)
     text = (
-        f'<p class="soft">{len(seams)} seams; position: median '
+        f"{len(seams)} seams; position: median "
         f"{median(seam.position for seam in seams):.3f}, most {worst.position:.3f} at step "
-        f"{worst.step}.</p>"
+        f"{worst.step}."
     )
-    return section("Where chunks meet", text + chart)
+    return section("Where chunks meet", remark(text) + chart)
 
 
 def times_section(report: RunReport) -> str:
@@ -258,7 +257,7 @@ def reasons_section(report: RunReport) -> str:
         return ""
     rows = [(reason, seed) for seed, reason in told[:_MOST_REASONS]]
     more = len(told) - len(rows)
-    note = f'<p class="soft">{more} more are in the JSON.</p>' if more else ""
+    note = remark(f"{more} more are in the JSON.") if more else ""
     return section(
         "Why it held, warned or stopped", table(("reason", "seed"), rows) + note, wide=True
     )

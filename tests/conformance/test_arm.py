@@ -2,11 +2,15 @@
 
 import time
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from tests.fakes.arm_drivers import LaggingDriver
+from tests.fakes.lerobot_arms import JOINTS, BusDevice
 
+from memorywam_robot.adapters import lerobot_driver
+from memorywam_robot.adapters.lerobot_driver import LeRobotDriver
 from memorywam_robot.arm import ArmDriver
 from memorywam_robot.arms.arm_drivers import driver_from_argument
 from memorywam_robot.arms.arm_link import PAGE_BYTES
@@ -15,12 +19,18 @@ CALL_MS = 5.0
 """Half a period of the supervisor's tick."""
 
 
-@pytest.fixture(params=["simulated", "lagging"])
-def driver(request) -> ArmDriver:
+@pytest.fixture(params=["simulated", "lagging", "lerobot"])
+def driver(request, tmp_path, monkeypatch) -> Iterator[ArmDriver]:
     if request.param == "lagging":
-        return LaggingDriver(14, 0.2)
-    pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")
-    return driver_from_argument("sim:recall:3", memoryview(bytearray(PAGE_BYTES)))
+        yield LaggingDriver(14, 0.2)
+    if request.param == "lerobot":
+        monkeypatch.setattr(lerobot_driver, "SILENT_NS", 10 * lerobot_driver.SILENT_NS)
+        made = LeRobotDriver(BusDevice(tmp_path / "motors", call_s=0.008), JOINTS)
+        yield made
+        made.close()
+    if request.param == "simulated":
+        pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")
+        yield driver_from_argument("sim:recall:3", memoryview(bytearray(PAGE_BYTES)))
 
 
 @pytest.fixture

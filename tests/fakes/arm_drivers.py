@@ -74,7 +74,7 @@ class FailingDriver:
 
 
 def open_lagging(text: str, _page: memoryview) -> ArmDriver:
-    """Return arms by option: `raise`, `print`, `exit`, `hang`, `beyond`, `joints=N`, `log=PATH`."""
+    """Return arms by option: raise, print, exit, hang, beyond, refuse, joints=N or log=PATH."""
     kind, _, value = text.partition("=")
     if kind == "raise":
         raise OSError(f"no such bus: {value}")
@@ -89,9 +89,22 @@ def open_lagging(text: str, _page: memoryview) -> ArmDriver:
         driver.write(np.array([0.0, 9.0, 0.0]))
         for _ in range(30):
             driver.read(np.zeros(3))
+    if kind == "refuse":
+        driver = _Refusing()
     if kind == "log":
         driver = _Logging(Path(value))
     return driver
+
+
+class _Refusing(LaggingDriver):
+    """Wanders by itself, and takes nothing."""
+
+    def read(self, out: NDArray[np.float64]) -> None:
+        self._position += 0.001
+        super().read(out)
+
+    def write(self, target: NDArray[np.float64]) -> None:
+        raise OSError("a command")
 
 
 class _Logging(LaggingDriver):

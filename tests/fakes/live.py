@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -187,6 +188,8 @@ class BenchChunk:
 
 class BenchPolicy:
     """Keeps what it is told; fails where it is told to."""
+
+    session = SimpleNamespace(memory=SimpleNamespace(num_dropped_gists=3))
 
     def __init__(
         self, chunk_of: Callable[[int], Any] = lambda frame: at(0.0, 32), num_steps: int = 4

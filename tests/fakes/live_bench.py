@@ -28,7 +28,7 @@ from memorywam_robot.live.live_episode import LiveEpisode
 from memorywam_robot.live.live_parts import Parts
 from memorywam_robot.live.live_rules import LiveRules
 from memorywam_robot.live.load import load_from_measured
-from memorywam_robot.live.tasks import Event, Infer, Remember, Task
+from memorywam_robot.live.tasks import Act, Event, Remember, Task
 from memorywam_robot.live.virtual_worker import Latency, VirtualWorker
 from memorywam_robot.live.worker import Worker
 from memorywam_robot.loop import EpisodeStart
@@ -154,9 +154,9 @@ class Bench:
         return self.of(Remember)
 
     @property
-    def asked(self) -> list[Infer]:
+    def asked(self) -> list[Act]:
         """Chunks that the loop asked for."""
-        return self.of(Infer)
+        return self.of(Act)
 
 
 class _Told:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tests.fakes.live import CAMERAS, LIMITS, BenchBody, BenchCamera, BenchPolicy, small_contract
 
 from memorywam_robot.camera import Frame
+from memorywam_robot.cameras.shared_signal import SharedSignal
 from memorywam_robot.live.live_run import LiveRun
 from memorywam_robot.live.load import load_from_measured
 from memorywam_robot.robot import Job, Verdict
@@ -51,6 +52,7 @@ class NowRobot:
     def __init__(self, num_steps: int = 4) -> None:
         self.body, self.arm, self.limits = NowBody(), NowArm(), LIMITS
         self.cameras = [NowCamera(name) for name in CAMERAS]
+        self.signal: SharedSignal | None = None
         self.num_steps, self.seeds = num_steps, list[int]()
 
     def start(self, seed: int) -> Job:

@@ -1,4 +1,4 @@
-"""A policy's process that moves the simulated arms until something happens to it."""
+"""A policy's process that moves arms, simulated unless told, until something happens to it."""
 
 import json
 import sys
@@ -6,15 +6,24 @@ import time
 
 import numpy as np
 
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.arms.supervised_arm import SupervisedArm
 from memorywam_robot.arms.supervisor_config import SupervisorConfig
 from memorywam_robot.sim.joint_limits import simulated_limits
 
+ACTIONS = contract_from_preset("tiny").actions
+
 
 def main() -> None:
     """Open the arms, say where their link is, and wave them."""
-    config = SupervisorConfig(driver="sim:recall:0", limits=simulated_limits(), linger_s=0.3)
-    arm = SupervisedArm(config)
+    words = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    config = SupervisorConfig(
+        driver=words.get("driver", "sim:recall:0"),
+        limits=simulated_limits(),
+        actions=ACTIONS,
+        linger_s=0.3,
+    )
+    arm = SupervisedArm(config, ready_s=120.0)
     pose = np.zeros(14)
     arm.state(pose)
     arm.start(pose)
@@ -32,7 +41,7 @@ def main() -> None:
         action[[0, 7]] = -1.4 if passed_s % 2 > 1 else 1.4  # at full speed most of the time
         arm.command(action)
         time.sleep(0.02)
-        if sys.argv[1:] == ["raise"] and 0.25 < passed_s < 0.4:
+        if "raise" in words and 0.25 < passed_s < 0.4:
             print(time.monotonic_ns(), flush=True)  # noqa: T201
             raise RuntimeError("the policy broke")
 

@@ -190,3 +190,13 @@ def test_what_the_verb_writes_becomes_a_page(tiny_bundle, tmp_path, capsys):
         "Episodes", "Time by frame", "Stages of the device, ms",
     ]  # fmt: skip
     assert msgspec.to_builtins(report)["robot"] == "sim:recall"
+
+
+def test_a_shadow_has_a_card_and_says_where_nobody_moved_the_arms():
+    joint = {"name": "waist", "unit": "rad", "rms": 0.06884, "worst": 0.3971, "worst_step": 164}
+    shadow = {"num_steps": 9, "is_still": False, "joints": [joint]}
+    moved, still = EPISODE | {"shadow": shadow}, EPISODE | {"shadow": shadow | {"is_still": True}}
+    page = summary_html(report_from_data({"episodes": [moved, still | {"seed": 8}]}))
+    assert all(text in page for text in ("In the shadow", "0.0688", "0.3971", ">164<"))
+    assert "STILL in the episodes of seed 8." in page
+    assert "In the shadow" not in summary_html(report_from_data({"episodes": [EPISODE]}))

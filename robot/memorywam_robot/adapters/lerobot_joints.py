@@ -1,7 +1,7 @@
 """Joints of a contract as LeRobot's keys and units, and back."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from memorywam_runtime.contract import ActionSpace
 from memorywam_runtime.errors import InputError
 
-__all__ = ["LEROBOT_UNITS", "JointMap", "check_modes", "joint_map_from_contract"]
+__all__ = ["LEROBOT_UNITS", "JointMap", "check_keys", "check_modes", "joint_map_from_contract"]
 
 LEROBOT_UNITS = ("degrees", "range_m100_100", "range_0_100", "rad", "fraction")
 """What a motor bus can be set to speak, as LeRobot spells it, and what other robots do."""
@@ -126,6 +126,23 @@ def joint_map_from_contract(
         [_factor(units, unit) for unit in spoken],
         order,
     )
+
+
+def check_keys(joints: JointMap, features: Iterable[str]) -> None:
+    """Refuse a robot whose joints are not those of the contract.
+
+    Args:
+        joints: The contract's.
+        features: Keys of the robot's actions.
+
+    Raises:
+        InputError: it has others, or more, or fewer.
+    """
+    if set(features) != set(joints.keys):
+        raise InputError(
+            f"this robot takes {sorted(features)}; the contract's joints are "
+            f"{sorted(joints.keys)}: rename them with joints=NAME:KEY+..."
+        )
 
 
 def check_modes(

@@ -10,14 +10,28 @@ from types import ModuleType
 from typing import Any
 
 from memorywam_robot.adapters.lerobot_cameras import LeRobotCameras
-from memorywam_robot.adapters.lerobot_joints import check_modes, joint_map_from_contract
+from memorywam_robot.adapters.lerobot_device import buses_of
+from memorywam_robot.adapters.lerobot_joints import (
+    JointMap,
+    check_modes,
+    joint_map_from_contract,
+)
 from memorywam_robot.adapters.lerobot_robot import LeRobotArm, LeRobotRobot
 from memorywam_robot.adapters.robot_words import RobotWords
 from memorywam_robot.robot import Job
-from memorywam_runtime.contract import InferenceContract
+from memorywam_runtime.contract import ActionSpace, InferenceContract
 from memorywam_runtime.errors import DeviceError, InputError, MissingPartError
 
-__all__ = ["DEFAULT_STEPS", "camera_from_lerobot", "keep_torque", "robot_from_lerobot"]
+__all__ = [
+    "DEFAULT_STEPS",
+    "camera_from_lerobot",
+    "config_from_lerobot",
+    "connecting",
+    "device_from_lerobot",
+    "keep_torque",
+    "robot_from_lerobot",
+    "without_cameras",
+]
 
 DEFAULT_STEPS = 600
 """Of an episode, where `steps` does not say; a minute at 10 Hz."""
@@ -39,10 +53,35 @@ def robot_from_lerobot(words: RobotWords, contract: InferenceContract) -> LeRobo
         DeviceError: it cannot be reached.
     """
     job = Job(instruction=words.take("instruction"), num_steps=words.steps(DEFAULT_STEPS))
-    units, names = words.pairs("units"), words.pairs("joints")
     views = {one: one for one in contract.observations.cameras} | words.pairs("views")
+    device, joints = device_from_lerobot(words, contract.actions)
+    with connecting(device, words.name):
+        return LeRobotRobot(
+            device,
+            LeRobotArm(device, joints, contract.observations.control_hz),
+            LeRobotCameras(device, views),
+            job,
+        )
+
+
+def device_from_lerobot(
+    words: RobotWords, actions: ActionSpace, *, has_cameras: bool = True
+) -> tuple[Any, JointMap]:
+    """Make a robot of LeRobot's, not connected, and the map of its joints.
+
+    Args:
+        words: Its type, with the options `units`, `joints`, `may_drop` and LeRobot's own.
+        actions: Names and units of the contract's joints.
+        has_cameras: It may open cameras of its own; else it is made without.
+
+    Raises:
+        InputError: an unknown type or option, units that do not fit, cameras that it will not go
+            without, or arms that would drop when it is let go.
+        MissingPartError: LeRobot or what the robot needs is not installed.
+    """
+    units, names = words.pairs("units"), words.pairs("joints")
     may_drop = words.take("may_drop") == "true"
-    joints = joint_map_from_contract(contract.actions, units, keys=names)
+    joints = joint_map_from_contract(actions, units, keys=names)
     with _quiet():
         config = _config("robots", "RobotConfig", words)
         if not keep_torque(config) and not may_drop:
@@ -50,21 +89,35 @@ def robot_from_lerobot(words: RobotWords, contract: InferenceContract) -> LeRobo
                 f"'{words.name}' has no {_FLAG}: its torque goes off when the program ends; say "
                 "may_drop=true if its arms cannot fall"
             )
+        if not has_cameras:
+            without_cameras(config)
         device = _made("lerobot.robots", "make_robot_from_config", config)
-    check_modes(joints, contract.actions, units, _modes(device))
+    check_modes(joints, actions, units, _modes(device))
+    seen = getattr(device, "observation_features", {})
+    if not has_cameras and (images := [key for key, one in seen.items() if isinstance(one, tuple)]):
+        raise InputError(
+            f"'{words.name}' opens cameras of its own: {', '.join(images)}; expected joints alone, "
+            "for their process waits for no image: turn them off by its options"
+        )
+    return device, joints
+
+
+@contextlib.contextmanager
+def connecting(device: Any, name: str) -> Iterator[None]:  # noqa: ANN401
+    """Connect a robot, and let go of it again if what is done with it then fails.
+
+    Raises:
+        InputError: it is not calibrated.
+        DeviceError: it cannot be reached.
+    """
     try:
         _connect(device)
-        return LeRobotRobot(
-            device,
-            LeRobotArm(device, joints, contract.observations.control_hz),
-            LeRobotCameras(device, views),
-            job,
-        )
+        yield
     except BaseException as error:
         with contextlib.suppress(Exception):
             device.disconnect()
         if isinstance(error, OSError):
-            raise DeviceError(f"'{words.name}': {error}") from error
+            raise DeviceError(f"'{name}': {error}") from error
         raise
 
 
@@ -79,6 +132,17 @@ def camera_from_lerobot(words: RobotWords) -> Any:  # noqa: ANN401
         config = _config("cameras", "CameraConfig", words)
         made = _made("lerobot.cameras", "make_cameras_from_configs", {words.name: config})
     return made[words.name]
+
+
+def config_from_lerobot(words: RobotWords) -> Any:  # noqa: ANN401
+    """Return the configuration of a robot, of the options that are left.
+
+    Raises:
+        InputError: an unknown type or option.
+        MissingPartError: LeRobot is not installed.
+    """
+    with _quiet():
+        return _config("robots", "RobotConfig", words)
 
 
 def keep_torque(config: Any) -> int:  # noqa: ANN401
@@ -99,6 +163,16 @@ def _connect(device: Any) -> None:  # noqa: ANN401
     device.connect(calibrate=False)
     if not device.is_calibrated:
         raise InputError(f"{device} is not calibrated: run LeRobot's lerobot-calibrate first")
+
+
+def without_cameras(config: Any) -> None:  # noqa: ANN401
+    """Take the cameras out of a configuration and its parts."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "cameras" and isinstance(value, dict):
+            config.cameras = {}
+        elif dataclasses.is_dataclass(value):
+            without_cameras(value)
 
 
 def _config(part: str, base: str, words: RobotWords) -> Any:  # noqa: ANN401
@@ -130,14 +204,13 @@ def _register(module: ModuleType, registry: Any, name: str) -> None:  # noqa: AN
         _module("lerobot.utils.import_utils").register_third_party_plugins()
 
 
-def _modes(device: Any, prefix: str = "") -> dict[str, str]:  # noqa: ANN401
+def _modes(device: object) -> dict[str, str]:
     """Return what the motors of a device, or of its two arms, are set to, by key."""
-    motors = getattr(getattr(device, "bus", None), "motors", None) or {}
-    found = {f"{prefix}{name}.pos": str(one.norm_mode.value) for name, one in motors.items()}
-    for side in ("left", "right"):
-        if (arm := getattr(device, f"{side}_arm", None)) is not None:
-            found |= _modes(arm, f"{side}_")
-    return found
+    return {
+        f"{prefix}{name}.pos": str(motor.norm_mode.value)
+        for prefix, bus in buses_of(device).items()
+        for name, motor in (getattr(bus, "motors", None) or {}).items()
+    }
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.adapters.lerobot_cameras import LeRobotCameras
-from memorywam_robot.adapters.lerobot_device import LeRobotDevice, read_device
-from memorywam_robot.adapters.lerobot_joints import JointMap
+from memorywam_robot.adapters.lerobot_device import LeRobotDevice, read_device, send_device
+from memorywam_robot.adapters.lerobot_joints import JointMap, check_keys
 from memorywam_robot.robot import Job, Verdict
-from memorywam_runtime.errors import DeviceError, InputError
+from memorywam_runtime.errors import DeviceError
 
 __all__ = ["LeRobotArm", "LeRobotRobot"]
 
@@ -23,11 +23,7 @@ class LeRobotArm:
         Raises:
             InputError: its joints are not those of the contract.
         """
-        if set(device.action_features) != set(joints.keys):
-            raise InputError(
-                f"this robot takes {sorted(device.action_features)}; the contract's joints are "
-                f"{sorted(joints.keys)}: rename them with joints=NAME:KEY+..."
-            )
+        check_keys(joints, device.action_features)
         self._device, self._joints = device, joints
         self._period_ns = round(1e9 / control_hz)
         self._due_ns = 0
@@ -86,11 +82,7 @@ class LeRobotArm:
 
     def _send(self, values: dict[str, float]) -> NDArray[np.float64]:
         """Send targets; return what was sent, in the contract's order and units."""
-        try:
-            sent = self._device.send_action(dict(values))
-        except (OSError, RuntimeError) as error:
-            raise DeviceError(f"the robot took no command: {error}; hold the arms") from error
-        return self._joints.from_values(values if sent is None else sent)
+        return self._joints.from_values(send_device(self._device, values))
 
 
 class LeRobotRobot:

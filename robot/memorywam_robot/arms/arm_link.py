@@ -16,7 +16,7 @@ __all__ = ["DETAIL_BYTES", "PAGE_BYTES", "ArmLink"]
 PAGE_BYTES = 4096
 """What a driver and its reader may share besides, laid out by themselves."""
 DETAIL_BYTES = 240
-_LAYOUT = 0x6D77616D_00000001
+_LAYOUT = 0x6D77616D_00000002
 """Mark and version, the first word."""
 _HEAD_BYTES = 128
 _WORDS = ("estop_is_pressed", "estop_presses", "resets", "homes", "stops", "stop_epoch", "closing")

@@ -78,3 +78,5 @@ class Count(IntEnum):
     REFUSED_HOMES = 8
     FAILED_READS = 9
     FAILED_WRITES = 10
+    CLIPPED = 11
+    """Targets that a `SlowDriver` sent on as others."""

@@ -4,7 +4,14 @@ import ctypes
 import gc
 import os
 
-__all__ = ["freeze_garbage", "lock_memory", "lower_priority", "raise_priority", "sharpen_timers"]
+__all__ = [
+    "freeze_garbage",
+    "has_priority",
+    "lock_memory",
+    "lower_priority",
+    "raise_priority",
+    "sharpen_timers",
+]
 
 _PRIORITY = 50
 """As ros2_control: above all that is ordinary, below the kernel's interrupt threads."""
@@ -19,6 +26,14 @@ def raise_priority() -> bool:
     except (AttributeError, OSError):
         return False
     return True
+
+
+def has_priority() -> bool:
+    """Return whether this process's main thread runs before every ordinary process."""
+    try:
+        return os.sched_getscheduler(os.getpid()) == os.SCHED_FIFO
+    except (AttributeError, OSError):
+        return False
 
 
 def lower_priority() -> None:

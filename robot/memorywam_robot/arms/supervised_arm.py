@@ -17,6 +17,7 @@ from memorywam_robot.arms.limit_rules import LimitRules
 from memorywam_robot.arms.limits import JointLimits
 from memorywam_robot.arms.supervisor_config import SupervisorConfig
 from memorywam_robot.arms.supervisor_process import SupervisorProcess
+from memorywam_runtime.contract import ActionSpace
 from memorywam_runtime.errors import DeviceError, InputError
 
 __all__ = ["SupervisedArm"]
@@ -55,11 +56,13 @@ class SupervisedArm:
         driver: str,
         limits: JointLimits,
         *,
+        actions: ActionSpace | None = None,
         period_ns: int = 10_000_000,
         rules: GuardRules | None = None,
         limit_rules: LimitRules | None = None,
         home: NDArray[np.floating] | None = None,
         is_real_time: bool = True,
+        is_watching: bool = False,
         ready_s: float = 30.0,
     ) -> "SupervisedArm":
         """Open the arms in a process of their own; they are held where they are.
@@ -67,11 +70,13 @@ class SupervisedArm:
         Args:
             driver: As `driver_from_argument` takes it.
             limits: Of the joints, in the contract's order.
+            actions: The contract's names and units of joints, for drivers that go by them.
             period_ns: Of the supervisor's tick.
             rules: Of the watchdog.
             limit_rules: Of the start of an episode.
             home: Where `home` leads [num_joints].
             is_real_time: Ask for priority and locked memory, and go on without.
+            is_watching: Nothing is written: somebody else moves the arms.
             ready_s: How long the driver may take to open.
 
         Raises:
@@ -82,11 +87,13 @@ class SupervisedArm:
         config = SupervisorConfig(
             driver=driver,
             limits=limits,
+            actions=actions,
             period_ns=period_ns,
             rules=rules or GuardRules(),
             limit_rules=limit_rules or LimitRules(),
             home=None if home is None else tuple(float(value) for value in home),
             is_real_time=is_real_time,
+            is_watching=is_watching,
         )
         return cls(config, ready_s=ready_s)
 

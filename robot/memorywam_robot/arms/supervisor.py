@@ -11,7 +11,7 @@ from typing import TextIO
 
 import numpy as np
 
-from memorywam_robot.arm import ArmDriver, ResettableDriver
+from memorywam_robot.arm import ArmDriver, ResettableDriver, SlowDriver
 from memorywam_robot.arms.arm_command import ArmCommand, ArmRequests
 from memorywam_robot.arms.arm_drivers import driver_from_argument
 from memorywam_robot.arms.arm_link import DETAIL_BYTES, ArmLink
@@ -31,6 +31,7 @@ from memorywam_runtime.errors import InputError, MemorywamError
 __all__ = ["Supervisor", "main"]
 
 _MAX_FAILED_TICKS = 100
+_FIRST_READS = 20
 _SETTLE_NS = 250_000_000
 """From targets at rest to arms at rest: they follow late."""
 
@@ -67,6 +68,7 @@ class Supervisor:
         self._failed_reads = self._failed_writes = self._failed_ticks = 0
         self._resettable = driver if isinstance(driver, ResettableDriver) else None
         self._num_resets = self._resettable.num_resets if self._resettable else 0
+        self._slow = driver if isinstance(driver, SlowDriver) else None
         self._end_reason: Reason | None = None
         self._linger_ns = 0
         self._parent = select.poll()
@@ -74,15 +76,23 @@ class Supervisor:
         self._is_scheduled = self._is_locked = False
         self._detail = ""
         driver.read(self._measured)
-        self._guard.stand(self._measured)
+        if not config.is_watching:
+            self._guard.stand(self._measured)
         self._target[:] = self._measured
 
-    def run(self) -> None:
-        """Tick until the end; then let go of the arms with the torque on, and say so."""
+    def prepare(self) -> None:
+        """Make this process keep time; with a vendor's packages in it that takes a second."""
         sharpen_timers()
         if self._config.is_real_time:
             self._is_locked, self._is_scheduled = lock_memory(), raise_priority()
         freeze_garbage()
+        for _ in range(_FIRST_READS):  # a driver's own thread had no turn meanwhile
+            if self._answers():
+                return
+            time.sleep(self._config.period_ns / 1e9)
+
+    def run(self) -> None:
+        """Tick until the end; then let go of the arms with the torque on, and say so."""
         try:
             while not self._is_over():
                 now_ns = self._clock.wait()
@@ -114,6 +124,10 @@ class Supervisor:
             if self._end_reason is None:
                 self._linger_ns = now_ns + int(self._config.linger_s * 1e9)
             self.end(Reason.PARENT_GONE)
+        if self._config.is_watching:
+            self._target[:] = self._measured
+            self._publish(now_ns, is_closed=False)
+            return
         if self._end_reason is not None:
             guard.trip(self._end_reason)
         self._has_command = link.read_command(self._command) or self._has_command
@@ -145,11 +159,24 @@ class Supervisor:
         self._failed_reads = 0
         self._measured[:] = self._scratch
         self._measured_ns = now_ns
+        if self._slow:
+            self._measured_ns = self._slow.measured_ns
+            self._guard.counts[Count.CLIPPED] = self._slow.num_clipped
+        if self._config.is_watching:
+            return
         if self._resettable and self._resettable.num_resets != self._num_resets:
             self._num_resets = self._resettable.num_resets
             if self._guard.mode not in (Mode.HOLDING, Mode.STOPPED):
                 self._guard.trip(Reason.MOVED)
             self._guard.stand(self._measured)
+
+    def _answers(self) -> bool:
+        """Does the driver measure?"""
+        try:
+            self._driver.read(self._scratch)
+        except Exception:  # drivers raise what they like; at the first tick it counts
+            return False
+        return True
 
     def _count_failed_read(self, detail: str) -> None:
         """Stop for good if it is one too many in a row."""
@@ -172,7 +199,11 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         """Is there nothing left to hold the joints for?"""
-        if self._end_reason is None or self._guard.mode is not Mode.STOPPED:
+        if self._end_reason is None:
+            return False
+        if self._config.is_watching:
+            return True
+        if self._guard.mode is not Mode.STOPPED:
             return False
         settled_ns = self._guard.rested_ns + _SETTLE_NS
         return time.monotonic_ns() >= max(self._linger_ns, settled_ns)
@@ -215,10 +246,11 @@ def main() -> int:
     try:
         config = SupervisorConfig.from_json(_first_line())
         link = ArmLink(config.descriptor)
-        driver = driver_from_argument(config.driver, link.page)
+        driver = driver_from_argument(config.driver, link.page, config.actions)
         try:
             supervisor = Supervisor(config, link, driver)
             _end_on_signals(supervisor)
+            supervisor.prepare()
         except BaseException:
             driver.close()
             raise

@@ -4,11 +4,13 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from memorywam_robot.arms.guard_rules import GuardRules
 from memorywam_robot.arms.limit_rules import LimitRules
 from memorywam_robot.arms.limits import JointLimits
+from memorywam_runtime.contract import ActionSpace
 from memorywam_runtime.errors import InputError
 
 __all__ = ["SupervisorConfig"]
@@ -21,6 +23,8 @@ class SupervisorConfig:
     driver: str
     """As `driver_from_argument` takes it."""
     limits: JointLimits
+    actions: ActionSpace | None = None
+    """Names and units of the joints, for drivers that go by them."""
     period_ns: int = 10_000_000
     rules: GuardRules = field(default_factory=GuardRules)
     limit_rules: LimitRules = field(default_factory=LimitRules)
@@ -29,6 +33,8 @@ class SupervisorConfig:
     """Ask for priority and locked memory, and go on without where that is not permitted."""
     linger_s: float = 1.0
     """How long the joints are still held and told of after their policy is gone."""
+    is_watching: bool = False
+    """Measure and tell, and write nothing: somebody else moves the arms."""
     descriptor: int = -1
     """Of the link's memory, inherited."""
     parent_pid: int = 0
@@ -46,6 +52,7 @@ class SupervisorConfig:
         shown["limits"] = {
             item.name: getattr(self.limits, item.name).tolist() for item in fields(self.limits)
         }
+        shown["actions"] = msgspec.to_builtins(self.actions)
         shown["rules"], shown["limit_rules"] = asdict(self.rules), asdict(self.limit_rules)
         return json.dumps(shown)
 
@@ -55,10 +62,12 @@ class SupervisorConfig:
         found = json.loads(line)
         limits = {name: np.array(values) for name, values in found.pop("limits").items()}
         home = found.pop("home")
+        actions = msgspec.convert(found.pop("actions"), ActionSpace | None)
         return cls(
             limits=JointLimits(**limits),
             rules=GuardRules(**found.pop("rules")),
             limit_rules=LimitRules(**found.pop("limit_rules")),
             home=None if home is None else tuple(home),
+            actions=actions,
             **found,
         )

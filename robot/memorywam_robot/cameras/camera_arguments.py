@@ -6,23 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from memorywam_robot.adapters.robot_words import words_from_argument
 from memorywam_robot.cameras.realsense_options import RealSenseOptions, Stream
 from memorywam_runtime.errors import InputError
 
 __all__ = ["CameraKind", "CameraSpec", "cameras_from_arguments"]
 
-CameraKind = Literal["realsense", "realsense-file", "realsense-sim", "source"]
-"""A device by serial, a recording of one, the robot's own images through librealsense, and the
-same without it."""
+CameraKind = Literal["realsense", "realsense-file", "realsense-sim", "source", "lerobot"]
+"""A device by serial, a recording of one, the robot's own images through librealsense, the same
+without it, and a camera whose type LeRobot knows."""
 
 _FORM = "NAME=KIND[:ID][,OPTION...]"
-_EXAMPLES = "head=realsense:SERIAL,usb2 or head=realsense-file:PATH or head=realsense-sim"
-_IDS = {"realsense": "SERIAL", "realsense-file": "PATH"}
+_EXAMPLES = (
+    "head=realsense:SERIAL,usb2 or head=realsense-file:PATH or head=realsense-sim or "
+    "head=lerobot:opencv,index_or_path=0,fps=30,width=640,height=480"
+)
+_IDS = {"realsense": "SERIAL", "realsense-file": "PATH", "lerobot": "TYPE"}
 _WORDS: dict[str, tuple[str, ...]] = {
     "realsense": ("usb2", "lock", "master", "slave", "WIDTHxHEIGHT@HZ"),
     "realsense-file": ("WIDTHxHEIGHT@HZ",),
     "realsense-sim": (),
     "source": (),
+    "lerobot": (),
 }
 _STREAM = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})@([1-9][0-9]{0,2})")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -36,6 +41,8 @@ class CameraSpec:
     kind: CameraKind
     realsense: RealSenseOptions | None = None
     """Of a device or file; None where images come from elsewhere."""
+    lerobot: str = ""
+    """`TYPE[,KEY=VALUE...]` of one of LeRobot's; empty for the others."""
 
 
 def cameras_from_arguments(texts: Sequence[str]) -> tuple[CameraSpec, ...]:
@@ -55,6 +62,11 @@ def cameras_from_arguments(texts: Sequence[str]) -> tuple[CameraSpec, ...]:
                     f"cameras '{other.name}' and '{spec.name}' are both the device {one.serial}; "
                     "expected a device each"
                 )
+            if spec.lerobot and spec.lerobot == other.lerobot:
+                raise InputError(
+                    f"cameras '{other.name}' and '{spec.name}' are both {spec.lerobot}; expected a "
+                    "device each"
+                )
     return specs
 
 
@@ -70,6 +82,10 @@ def _spec(text: str) -> CameraSpec:
             if bool(identity) != (wanted is not None):
                 form = f"{known}:{wanted}" if wanted else f"{known} alone"
                 raise InputError(f"camera '{name}' is {head or 'nothing'}; expected {form}")
+            if known == "lerobot":
+                text = rest.partition(":")[2]
+                words_from_argument(text)  # its options are LeRobot's own, but of this form
+                return CameraSpec(name=name, kind=known, lerobot=text)
             return CameraSpec(
                 name=name, kind=known, realsense=_options(name, known, identity, words)
             )
@@ -97,7 +113,7 @@ def _options(
             )
     if flags >= {"master", "slave"}:
         raise InputError(f"camera '{name}' is master and slave; expected at most one")
-    if kind not in _IDS:
+    if not kind.startswith("realsense") or kind not in _IDS:
         return None
     return RealSenseOptions(
         serial=identity if kind == "realsense" else "",

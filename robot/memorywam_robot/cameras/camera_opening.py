@@ -32,7 +32,9 @@ def cameras_from_specs(
         faults: What goes wrong with `realsense-sim`.
 
     Raises:
-        InputError: no source of a camera, faults of a camera that is not simulated or not there.
+        InputError: no source of a camera, faults of a camera that is not simulated or not there,
+            or a type or options that LeRobot does not know.
+        MissingPartError: LeRobot or what the camera needs is not installed.
     """
     names = {spec.name for spec in specs}
     simulated = {spec.name for spec in specs if spec.kind == "realsense-sim"}
@@ -46,6 +48,9 @@ def cameras_from_specs(
     for spec in specs:
         if spec.realsense is not None:
             made[spec.name] = RealSenseCamera(spec.name, spec.realsense, rules)
+            continue
+        if spec.lerobot:
+            made[spec.name] = _lerobot(spec, rules)
             continue
         source = (sources or {}).get(spec.name)
         if source is None:
@@ -61,3 +66,13 @@ def cameras_from_specs(
                 spec.name, source, hz, rules or NOISELESS, faults=faults
             )
     return made
+
+
+def _lerobot(spec: CameraSpec, rules: CameraRules | None) -> ThreadedCamera:
+    """Return one of LeRobot's."""
+    from memorywam_robot.adapters.lerobot_camera import LeRobotCamera
+    from memorywam_robot.adapters.lerobot_opening import camera_from_lerobot
+    from memorywam_robot.adapters.robot_words import words_from_argument
+
+    camera = camera_from_lerobot(words_from_argument(spec.lerobot))
+    return LeRobotCamera(spec.name, camera, rules)

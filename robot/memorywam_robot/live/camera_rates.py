@@ -36,6 +36,8 @@ def asked_rates(
     rates = {}
     for name in names:
         options = given[name].realsense if name in given else None
+        if name in given and given[name].lerobot:
+            continue  # it says when it is made
         if options is None:
             rates[name] = source_hz
         elif options.wanted is not None or options.file is None:  # a file's is in the file

@@ -7,7 +7,7 @@ from memorywam_robot.live.chunk_gate import ChunkVerdict
 from memorywam_robot.live.live_counts import LiveCounts
 from memorywam_robot.live.live_parts import Parts
 from memorywam_robot.live.noise import noise_of_frame
-from memorywam_robot.live.tasks import ChunkLost, ChunkMade, Infer
+from memorywam_robot.live.tasks import Act, ChunkLost, ChunkMade
 
 __all__ = ["LiveChunks"]
 
@@ -27,7 +27,7 @@ class LiveChunks:
         self._parts, self._counts = parts, counts
         self._seed, self._epoch = seed, epoch
         self._num_limited = parts.body.num_limited
-        self._pending: Infer | None = None
+        self._pending: Act | None = None
         self._frame, self._requested_at = -1, 0
         self._state = np.zeros(0)
 
@@ -54,7 +54,7 @@ class LiveChunks:
         if parts.queue.seam == "inpaint":
             prefix = parts.queue.prefix(counts.delayed_last, requested_at)
             prefix = prefix if len(prefix) else None
-        task = Infer(
+        task = Act(
             epoch=self._epoch,
             frame=frame,
             requested_at=requested_at,
@@ -111,12 +111,12 @@ class LiveChunks:
         self._settle(event.task)
         return self._parts.gate.lost(event.reason)
 
-    def ask_again(self, task: Infer) -> None:
+    def ask_again(self, task: Act) -> None:
         """Ask once more for a chunk that was not to be used, if memory is where it was."""
         if not task.attempt and task.frame == self._frame and self._pending is None:
             self.ask(attempt=1)
 
-    def _settle(self, task: Infer) -> None:
+    def _settle(self, task: Act) -> None:
         """Hear what became of a chunk; a newer one may be under way already."""
         if self._pending is task:
             self._pending = None

@@ -7,6 +7,7 @@ from memorywam_robot.live.chunks import Seam
 from memorywam_robot.live.grid_rules import GridCounts
 from memorywam_robot.live.instruction_changes import InstructionChange
 from memorywam_robot.live.misses import Misses
+from memorywam_robot.live.shadow import ShadowDistance
 
 __all__ = ["LiveCounts"]
 
@@ -58,6 +59,8 @@ class LiveCounts:
     """When, after the gate opened."""
     instructions: list[InstructionChange] = field(default_factory=list)
     """Other ones than the first."""
+    shadow: ShadowDistance | None = None
+    """Where somebody else moves the arms."""
 
     def report(self) -> dict[str, Any]:
         """Return it for machines."""
@@ -70,6 +73,7 @@ class LiveCounts:
         grid = self.grid
         return {name: getattr(self, name) for name in names} | {
             "instructions": [asdict(change) for change in self.instructions],
+            "shadow": None if self.shadow is None else self.shadow.report(),
             "misses": self.misses.report(),
             "misses_not_kept": self.misses.count - self.misses.num_kept,
             "memory_quality": grid.memory_quality,

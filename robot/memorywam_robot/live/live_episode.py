@@ -14,6 +14,7 @@ from memorywam_robot.live.live_counts import LiveCounts
 from memorywam_robot.live.live_eyes import offer_frames
 from memorywam_robot.live.live_parts import Parts
 from memorywam_robot.live.live_steps import LiveSteps
+from memorywam_robot.live.shadow import ShadowDistance
 from memorywam_robot.live.sight import Sight
 from memorywam_robot.live.start_gate import StartGate
 from memorywam_robot.live.state_ring import StateRing
@@ -50,7 +51,8 @@ class LiveEpisode:
     def __init__(self, parts: Parts, start: EpisodeStart, now_ns: int) -> None:
         """Begin with the gate shut; the arms are at rest, and their guard follows."""
         self.parts, self.start = parts, start
-        self.counts = LiveCounts(grid=parts.grid.counts)
+        shadow = ShadowDistance(parts.contract.actions) if parts.rules.is_shadow else None
+        self.counts = LiveCounts(grid=parts.grid.counts, shadow=shadow)
         self.phase: Phase = "gate"
         self.aborted = ""
         """Why it ended early; empty if it did not."""

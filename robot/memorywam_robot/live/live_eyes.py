@@ -28,6 +28,8 @@ def offer_frames(
     for camera in parts.cameras:
         for frame in camera.take():
             counts.camera_dropped += frame.num_dropped
+            if parts.signal is not None:
+                parts.signal.see(frame.camera, frame.captured_ns)
             if frame.doubt:
                 counts.doubtful += due_ns is not None
                 continue

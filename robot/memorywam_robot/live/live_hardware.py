@@ -1,4 +1,4 @@
-"""Real arms by a driver of one's own and real cameras by name, behind the supervisor."""
+"""Real arms, by LeRobot or a driver of one's own, and real cameras, behind the supervisor."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,17 @@ from memorywam_robot.arms.supervised_arm import SupervisedArm
 from memorywam_robot.cameras.camera_arguments import CameraSpec
 from memorywam_robot.cameras.camera_opening import cameras_from_specs
 from memorywam_robot.cameras.camera_thread import ThreadedCamera
-from memorywam_robot.live.live_robot import SupervisedBody
+from memorywam_robot.cameras.shared_signal import signal_from_specs
+from memorywam_robot.live.live_robot import ShadowBody, SupervisedBody
 from memorywam_robot.robot import Job, Verdict
 from memorywam_runtime.contract import InferenceContract
 from memorywam_runtime.errors import DeviceError, InputError
 from memorywam_runtime.files import read_file
 
 __all__ = ["LiveHardware", "MakerLimits", "read_limits"]
+
+_READY_S = 60.0
+"""For the driver to open: LeRobot imports torch, which takes a Jetson many seconds."""
 
 
 class MakerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,15 +80,17 @@ class LiveHardware:
         *,
         limits: Path,
         job: Job,
+        is_shadow: bool = False,
     ) -> None:
         """Start the supervisor, and then the cameras.
 
         Args:
-            driver: `python:MODULE:FUNCTION[:TEXT]`.
+            driver: `python:MODULE:FUNCTION[:TEXT]` or `lerobot:TYPE[,KEY=VALUE...]`.
             cameras: One for each of the contract's.
             contract: Of the policy.
             limits: A maker's sheet.
             job: What is to be done.
+            is_shadow: Somebody else moves the arms; here they are only watched.
 
         Raises:
             InputError: cameras or limits do not fit the contract.
@@ -98,12 +104,20 @@ class LiveHardware:
                 "each with --cameras NAME=realsense:SERIAL"
             )
         self.limits, sheet = read_limits(limits, contract)
-        self._job = job
+        self.signal = signal_from_specs(cameras)
+        self._job, self._is_shadow = job, is_shadow
         self._cameras: list[ThreadedCamera] = []
         home = None if sheet.home is None else np.array(sheet.home)
-        self.arm = SupervisedArm.open(driver, self.limits, home=home)
+        self.arm = SupervisedArm.open(
+            driver,
+            self.limits,
+            actions=contract.actions,
+            home=home,
+            is_watching=is_shadow,
+            ready_s=_READY_S,
+        )
         try:
-            self.body = SupervisedBody(self.arm)
+            self.body = (ShadowBody if is_shadow else SupervisedBody)(self.arm)
             self._cameras = list(cameras_from_specs(cameras).values())
             with ThreadPoolExecutor(len(self._cameras)) as pool:  # each may take seconds
                 list(pool.map(ThreadedCamera.start, self._cameras))
@@ -126,9 +140,10 @@ class LiveHardware:
             raise DeviceError(f"the arms are {self.arm.mode}: {self.arm.reason}; expected holding")
         for camera in self._cameras:
             camera.permit_reset(is_permitted=True)
-        held = np.zeros(len(self.limits.lower))
-        self.body.sent(held)
-        self.arm.start(held)
+        if not self._is_shadow:
+            held = np.zeros(len(self.limits.lower))
+            self.body.sent(held)
+            self.arm.start(held)
         return self._job
 
     def begun(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.camera import Camera
+from memorywam_robot.cameras.shared_signal import SharedSignal
 from memorywam_robot.live.body import Body
 from memorywam_robot.live.chunk_gate import ChunkGate
 from memorywam_robot.live.chunks import ActionQueue
@@ -61,5 +62,7 @@ class Parts:
     delay: ExpectedDelay
     rules: LiveRules
     listeners: Sequence[Listener] = ()
+    signal: SharedSignal | None = None
+    """Told of every frame's stamp, where cameras share a signal."""
     begun: Callable[[], None] = lambda: None
     """Called when the gate opens: simulated scripts begin."""

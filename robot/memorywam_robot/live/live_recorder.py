@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.live.live_result import LiveResult
-from memorywam_robot.live.tasks import Begin, Infer, Instruct, Remember
+from memorywam_robot.live.tasks import Act, Begin, Instruct, Remember
 from memorywam_robot.loop import EpisodeStart
 from memorywam_robot.recorder import Recorder
 from memorywam_runtime.observation import Observation
@@ -37,11 +37,11 @@ class LiveRecorder:
         """Pass on a frame that memory took."""
         self.recorder.on_frame(frame, [one.step for one in task.observations])
 
-    def on_chunk(self, task: Infer, chunk: NDArray[np.float64]) -> None:
+    def on_chunk(self, task: Act, chunk: NDArray[np.float64]) -> None:
         """Pass on a chunk."""
         self.recorder.on_made(task.frame, task.state, chunk, task.prefix, task.attempt)
 
-    def on_given_up(self, task: Infer) -> None:
+    def on_given_up(self, task: Act) -> None:
         """Pass on the state of a chunk that was begun only: memory keeps it until the next."""
         if self._is_open:
             self.recorder.on_given_up(task.frame, task.state, task.prefix, task.attempt)

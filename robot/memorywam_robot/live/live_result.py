@@ -12,7 +12,7 @@ from memorywam_robot.live.pace import Pace
 from memorywam_robot.loop import EpisodeResult
 from memorywam_robot.robot import Verdict
 
-__all__ = ["LiveResult", "result_of"]
+__all__ = ["LiveResult", "dropped_gists", "result_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,6 +32,8 @@ class LiveResult:
     executed: NDArray[np.float64]
     """Targets [num_steps, action_dim] as the guard sent them, by environment step."""
     counts: LiveCounts
+    num_dropped_gists: int = 0
+    """Because memory was full."""
     kept_hz: float | None = None
     """Ticks a second, measured; None in simulated time."""
     worst_tick_ms: float | None = None
@@ -68,6 +70,7 @@ class LiveResult:
             "aborted": self.aborted,
             "num_steps": self.num_steps,
             "num_frames": self.counts.frames,
+            "num_dropped_gists": self.num_dropped_gists,
             "seconds": self.seconds,
             "rest_ms": self.rest_ms,
             "kept_hz": self.kept_hz,
@@ -82,6 +85,8 @@ def result_of(
     seconds: float,
     rest_ms: float,
     pace: Pace | None = None,
+    *,
+    num_dropped_gists: int = 0,
 ) -> LiveResult:
     """Return how an episode went that has ended; its pace is none where time is simulated."""
     remark = verdict.remark
@@ -98,6 +103,13 @@ def result_of(
         rest_ms=rest_ms,
         executed=np.array(episode.executed).reshape(-1, num_joints),
         counts=episode.counts,
+        num_dropped_gists=num_dropped_gists,
         kept_hz=None if pace is None else pace.kept_hz,
         worst_tick_ms=None if pace is None else pace.worst_ms,
     )
+
+
+def dropped_gists(policy: object) -> int:
+    """Return the gists that a full memory dropped since it was empty; 0 for one without any."""
+    session = getattr(policy, "session", None)
+    return 0 if session is None else int(session.memory.num_dropped_gists)

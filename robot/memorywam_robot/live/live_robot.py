@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from memorywam_robot.arms.limits import JointLimits
 from memorywam_robot.arms.supervised_arm import SupervisedArm
 from memorywam_robot.camera import Camera
+from memorywam_robot.cameras.shared_signal import SharedSignal
 from memorywam_robot.live.body import Body
 from memorywam_robot.robot import Job, Verdict
 
-__all__ = ["LiveRobot", "SupervisedBody"]
+__all__ = ["LiveRobot", "ShadowBody", "SupervisedBody"]
 
 
 class LiveRobot(Protocol):
@@ -36,6 +37,11 @@ class LiveRobot(Protocol):
     @property
     def cameras(self) -> Sequence[Camera]:
         """Return its eyes; they run."""
+        ...
+
+    @property
+    def signal(self) -> SharedSignal | None:
+        """Return who hears of the stamps of cameras on one signal; None if there are none."""
         ...
 
     def start(self, seed: int) -> Job:
@@ -93,3 +99,19 @@ class SupervisedBody:
     def stop(self, reason: str = "") -> None:
         """End the episode: the arms brake and hold."""
         self._arm.stop(reason)
+
+
+class ShadowBody(SupervisedBody):
+    """A `Body` that nobody commands: its supervisor watches, and `sent` is what the arms did."""
+
+    def command(self, action: NDArray[np.floating], *, ramp_ns: int = 0, valid_ns: int = 0) -> None:
+        """Send nothing."""
+
+    @property
+    def mode(self) -> str:
+        """Return `following` while the supervisor watches: the episode goes on."""
+        found = super().mode
+        return {"holding": "following", "braking": "stopped"}.get(found, found)
+
+    def stop(self, reason: str = "") -> None:
+        """Stop nothing: whoever moves the arms goes on."""

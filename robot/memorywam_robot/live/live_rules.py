@@ -24,6 +24,8 @@ class LiveRules:
     """Steps over which `blend` mixes; from 3 to 5 in LeRobot's aggregations."""
     is_eager: bool = True
     """Encode each image of a frame as it comes, and not all of them with the last."""
+    is_shadow: bool = False
+    """Somebody else moves the arms: nothing is sent, and no jump at a seam drops a chunk."""
     is_linear: bool = True
     """Go to each action in a straight line over its step; else at once, as fast as limits let it.
     """

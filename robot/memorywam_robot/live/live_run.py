@@ -25,11 +25,12 @@ from memorywam_robot.live.instruction_changes import (
 )
 from memorywam_robot.live.live_episode import LiveEpisode
 from memorywam_robot.live.live_parts import Listener, Parts
-from memorywam_robot.live.live_result import LiveResult, result_of
+from memorywam_robot.live.live_result import LiveResult, dropped_gists, result_of
 from memorywam_robot.live.live_robot import LiveRobot
 from memorywam_robot.live.live_rules import LiveRules
 from memorywam_robot.live.load import Load
 from memorywam_robot.live.pace import Pace
+from memorywam_robot.live.shadow import SHADOW_RULES
 from memorywam_robot.live.tellers import Teller, hooks_of
 from memorywam_robot.live.worker import Worker, WorkerThread
 from memorywam_robot.loop import EpisodeStart
@@ -202,7 +203,14 @@ class LiveRun:
                 )
             time.sleep(0.002)
         rest_ms = self._rested_ms(ended_ns)
-        result = result_of(episode, self.robot.verdict(), seconds, rest_ms, pace)
+        result = result_of(
+            episode,
+            self.robot.verdict(),
+            seconds,
+            rest_ms,
+            pace,
+            num_dropped_gists=dropped_gists(self.policy),
+        )
         for teller in self._tellers:
             teller.end(result)
         return result
@@ -223,7 +231,11 @@ class LiveRun:
             body=self.robot.body,
             worker=self._thread,
             grid=self._grid,
-            gate=ChunkGate(self.robot.limits, contract.actions.horizon),
+            gate=ChunkGate(
+                self.robot.limits,
+                contract.actions.horizon,
+                SHADOW_RULES if rules.is_shadow else None,
+            ),
             queue=ActionQueue(
                 contract.actions.action_dim, seam=rules.seam, num_blended=rules.num_blended
             ),
@@ -231,6 +243,7 @@ class LiveRun:
             delay=self._delay,
             rules=rules,
             listeners=self._listeners,
+            signal=self.robot.signal,
             begun=self.robot.begun,
         )
 

@@ -11,7 +11,7 @@ from memorywam_robot.cameras.camera_arguments import CameraSpec
 from memorywam_robot.cameras.camera_opening import cameras_from_specs
 from memorywam_robot.cameras.camera_thread import ThreadedCamera
 from memorywam_robot.cameras.frame_faults import FaultSchedule
-from memorywam_robot.live.live_robot import SupervisedBody
+from memorywam_robot.live.live_robot import ShadowBody, SupervisedBody
 from memorywam_robot.robot import Job, Verdict
 from memorywam_robot.sim.joint_limits import simulated_limits
 from memorywam_robot.sim.mirror import WorldMirror
@@ -31,6 +31,7 @@ class LiveSimulated:
         *,
         camera_hz: float = 10.0,
         faults: FaultSchedule | None = None,
+        is_shadow: bool = False,
     ) -> None:
         """Start the supervisor, and then the cameras.
 
@@ -39,6 +40,7 @@ class LiveSimulated:
             cameras: How its views come here; straight from the renderer unless told.
             camera_hz: Of each of them: rendering takes a core 6 ms an image.
             faults: Of cameras of the kind `realsense-sim`.
+            is_shadow: The expert moves the arms; here they are only watched.
 
         Raises:
             InputError: an unknown task or camera.
@@ -46,14 +48,17 @@ class LiveSimulated:
             DeviceError: the arms or cameras do not start.
         """
         self._task = task
+        self.signal = None
         self.limits: JointLimits = simulated_limits()
-        self.arm = SupervisedArm.open(f"sim:{task}:0", self.limits)
+        self._is_shadow = is_shadow
+        kind = "sim-expert" if is_shadow else "sim"
+        self.arm = SupervisedArm.open(f"{kind}:{task}:0", self.limits, is_watching=is_shadow)
         self._mirrors: dict[str, WorldMirror] = {}
         """By camera, and the one that judges."""
         self._cameras: list[ThreadedCamera] = []
         try:
             self._judge = self._mirrors[""] = WorldMirror(task, self.arm.link.page)
-            self.body = SupervisedBody(self.arm)
+            self.body = (ShadowBody if is_shadow else SupervisedBody)(self.arm)
             given = {spec.name: spec for spec in cameras}
             specs = [given.get(n, CameraSpec(name=n, kind="source")) for n in CAMERA_SIZES]
             made = cameras_from_specs(
@@ -86,9 +91,10 @@ class LiveSimulated:
         for camera in self._cameras:
             camera.permit_reset(is_permitted=True)
         self._judge.reset(seed)
-        held = np.zeros(len(self.limits.lower))
-        self.body.state(held)
-        self.arm.start(held)
+        if not self._is_shadow:
+            held = np.zeros(len(self.limits.lower))
+            self.body.state(held)
+            self.arm.start(held)
         script = self._judge.world.script
         return Job(instruction=script.instruction, num_steps=script.num_steps)
 

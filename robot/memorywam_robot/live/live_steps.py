@@ -24,6 +24,7 @@ class LiveSteps:
         """What was sent as each step [action_dim], within all limits."""
         self._sent = np.zeros(parts.contract.actions.action_dim)
         self._gate_ns = self._num_before = self._num_bridged_in_row = 0
+        self._is_chosen = False
 
     def begin(self) -> None:
         """Empty the queue, the arms where they are sent; count from 0."""
@@ -70,6 +71,7 @@ class LiveSteps:
                 queue.stand()
             else:
                 queue.take()
+            self._is_chosen = queue.num_bridged == num_bridged
             self._counts.bridged = queue.num_bridged
             self._num_bridged_in_row += 1
             if queue.num_bridged == num_bridged:
@@ -102,5 +104,8 @@ class LiveSteps:
         self._parts.body.sent(self._sent)
         action = self._sent.copy()
         self.executed.append(action)
+        if (shadow := self._counts.shadow) is not None:
+            step, chosen = len(self.executed), self._parts.queue.last
+            shadow.note(step, chosen, action, is_chosen=self._is_chosen)
         for listener in self._parts.listeners:
             listener.on_step(self._num_before + self._parts.queue.num_taken, action)

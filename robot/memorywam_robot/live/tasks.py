@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from memorywam_runtime.observation import Observation
 
 __all__ = [
+    "Act",
     "Begin",
     "Begun",
     "ChunkLost",
@@ -18,7 +19,6 @@ __all__ = [
     "Finish",
     "Finished",
     "FrameRemembered",
-    "Infer",
     "Instruct",
     "Remember",
     "See",
@@ -60,7 +60,7 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Infer:
+class Act:
     """Make a chunk after the newest frame."""
 
     epoch: int
@@ -94,7 +94,7 @@ class Finish:
     epoch: int
 
 
-Task = Begin | See | Remember | Infer | Instruct | Finish
+Task = Begin | See | Remember | Act | Instruct | Finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ class FrameRemembered:
 class ChunkMade:
     """A chunk is ready."""
 
-    task: Infer
+    task: Act
     chunk: NDArray[np.float64]
     took_ms: float
     """From begun to ready, with whatever memory took in between."""
@@ -136,7 +136,7 @@ class ChunkMade:
 class ChunkLost:
     """A chunk came out unusable, such as with numbers that are not finite."""
 
-    task: Infer
+    task: Act
     reason: str
 
 
@@ -144,7 +144,7 @@ class ChunkLost:
 class ChunkReplaced:
     """A chunk was given up before its last step: another was asked for, or another instruction."""
 
-    task: Infer
+    task: Act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

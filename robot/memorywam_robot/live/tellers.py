@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.live.live_result import LiveResult
-from memorywam_robot.live.tasks import Begin, Infer, Instruct, Remember
+from memorywam_robot.live.tasks import Act, Begin, Instruct, Remember
 from memorywam_robot.loop import EpisodeStart
 from memorywam_robot.viewer.view import View
 from memorywam_runtime.observation import Observation
@@ -30,11 +30,11 @@ class Teller(Protocol):
         """Hear of a frame that memory took."""
         ...
 
-    def on_chunk(self, task: Infer, chunk: NDArray[np.float64]) -> None:
+    def on_chunk(self, task: Act, chunk: NDArray[np.float64]) -> None:
         """Hear of a chunk that is ready."""
         ...
 
-    def on_given_up(self, task: Infer) -> None:
+    def on_given_up(self, task: Act) -> None:
         """Hear of a chunk that was begun and will never be ready."""
         ...
 
@@ -71,11 +71,11 @@ class LiveViewer:
         """Show how full memory is."""
         self._view.on_frame(frame, [one.step for one in task.observations])
 
-    def on_chunk(self, task: Infer, chunk: NDArray[np.float64]) -> None:
+    def on_chunk(self, task: Act, chunk: NDArray[np.float64]) -> None:
         """Show it."""
         self._view.on_chunk(task.state, chunk)
 
-    def on_given_up(self, task: Infer) -> None:
+    def on_given_up(self, task: Act) -> None:
         """Show nothing: there is nothing to see."""
 
     def on_instruct(self, task: Instruct) -> None:
@@ -113,11 +113,11 @@ def hooks_of(tellers: Sequence[Teller]) -> dict[str, Any]:
         for one in tellers:
             one.on_frame(task, frame)
 
-    def on_chunk(task: Infer, chunk: NDArray[np.float64]) -> None:
+    def on_chunk(task: Act, chunk: NDArray[np.float64]) -> None:
         for one in tellers:
             one.on_chunk(task, chunk)
 
-    def on_given_up(task: Infer) -> None:
+    def on_given_up(task: Act) -> None:
         for one in tellers:
             one.on_given_up(task)
 

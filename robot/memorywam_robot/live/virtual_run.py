@@ -23,7 +23,7 @@ from memorywam_robot.live.instruction_changes import (
 )
 from memorywam_robot.live.live_episode import LiveEpisode
 from memorywam_robot.live.live_parts import Listener, Parts
-from memorywam_robot.live.live_result import LiveResult, result_of
+from memorywam_robot.live.live_result import LiveResult, dropped_gists, result_of
 from memorywam_robot.live.live_rules import LiveRules
 from memorywam_robot.live.load import Load
 from memorywam_robot.live.tellers import Teller, hooks_of
@@ -176,7 +176,13 @@ class VirtualRun:
         self._finish(episode, virtual)
         seconds = (self._now_ns - self._begun_ns) / 1e9
         rest_ms = self._come_to_rest()
-        result = result_of(episode, verdict_from_world(world), seconds, rest_ms)
+        result = result_of(
+            episode,
+            verdict_from_world(world),
+            seconds,
+            rest_ms,
+            num_dropped_gists=dropped_gists(self._policy),
+        )
         for teller in self._tellers:
             teller.end(result)
         return result

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_robot.live.tasks import (
+    Act,
     Begin,
     Begun,
     ChunkLost,
@@ -20,7 +21,6 @@ from memorywam_robot.live.tasks import (
     Finish,
     Finished,
     FrameRemembered,
-    Infer,
     Instruct,
     Remember,
     See,
@@ -38,7 +38,7 @@ _UNITS: dict[type[Task], Unit] = {
     Begin: "begin",
     See: "see",
     Remember: "remember",
-    Infer: "prepare",
+    Act: "prepare",
     Instruct: "instruct",
     Finish: "finish",
 }
@@ -116,8 +116,8 @@ class Worker:
         *,
         on_begin: Callable[[Begin], None] = lambda task: None,
         on_frame: Callable[[Remember, int], None] = lambda task, frame: None,
-        on_chunk: Callable[[Infer, NDArray[np.float64]], None] = lambda task, chunk: None,
-        on_given_up: Callable[[Infer], None] = lambda task: None,
+        on_chunk: Callable[[Act, NDArray[np.float64]], None] = lambda task, chunk: None,
+        on_given_up: Callable[[Act], None] = lambda task: None,
         on_instruct: Callable[[Instruct], None] = lambda task: None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -140,7 +140,7 @@ class Worker:
         self._has_failed = False
         self._given: deque[tuple[Task, int]] = deque()
         self._tasks: deque[tuple[Task, int]] = deque()
-        self._acting: tuple[Infer, Chunking, int] | None = None
+        self._acting: tuple[Act, Chunking, int] | None = None
         self._events: deque[Event] = deque()
         self._has_work = threading.Event()
 
@@ -244,7 +244,7 @@ class Worker:
         elif isinstance(task, Finish):
             self._policy.forget_seen()
             self._events.append(Finished(epoch=task.epoch))
-        elif isinstance(task, Infer):
+        elif isinstance(task, Act):
             self._replace()
             acting = self._policy.begin_act(task.state, task.noise, prefix=task.prefix)
             self._acting = task, acting, begun_ns
@@ -259,7 +259,7 @@ class Worker:
             )
             self._events.append(told)
 
-    def _lose(self, task: Infer, reason: str) -> None:
+    def _lose(self, task: Act, reason: str) -> None:
         self._acting = None
         self._on_given_up(task)
         self._events.append(ChunkLost(task=task, reason=reason))

@@ -3,7 +3,12 @@
 Its packages take 600 MB and want another torch, so they live in a folder of their own.
 """
 
+import os
+from pathlib import Path
+
 import pytest
+from tests.fakes.faults import keep
+from tests.fakes.lerobot_arms import Motors, policy_killed
 from tests.fakes.package_folders import LEROBOT, packages, program
 
 pytestmark = pytest.mark.proof
@@ -255,6 +260,48 @@ print("eval ok", float(np.abs(actions - expected).max()))
 """
 )
 
+PLUGIN = """
+from dataclasses import dataclass, field
+from pathlib import Path
+from lerobot.cameras import CameraConfig
+from lerobot.robots import Robot, RobotConfig
+from tests.fakes.lerobot_arms import BusDevice
+
+@RobotConfig.register_subclass("bench")
+@dataclass
+class BenchConfig(RobotConfig):
+    motors: str = ""
+    disable_torque_on_disconnect: bool = True
+    cameras: dict[str, CameraConfig] = field(default_factory=dict)
+
+class Bench(BusDevice, Robot):
+    config_class, name = BenchConfig, "bench"
+    is_connected = False
+    def __init__(self, config):
+        Robot.__init__(self, config)
+        BusDevice.__init__(self, Path(config.motors), call_s=0.008)
+        self.disables_torque = config.disable_torque_on_disconnect
+    def connect(self, calibrate=True):
+        assert not calibrate
+        self.is_connected = True
+    def disconnect(self):
+        assert self.is_connected
+        self.is_connected = False
+        super().disconnect()
+    def calibrate(self): raise AssertionError
+    def configure(self): raise AssertionError
+"""
+"""A robot of LeRobot's as others publish them: it is found by the name of its distribution."""
+
+CUSTOMIZED = """
+import torch
+for name in ("nms", "qnms"):
+    torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+import lerobot.utils.import_utils as parts
+parts._transformers_available = False
+"""
+"""What `PRELUDE` mends, in every process."""
+
 
 @pytest.fixture(scope="module")
 def lerobot(tmp_path_factory):
@@ -270,3 +317,25 @@ def test_its_loops_with_our_policy(lerobot, tiny_bundle):
     said = program(POLICY, lerobot, tiny_bundle)
     assert "record ok" in said
     assert "eval ok" in said
+
+
+def test_arms_of_its_registry_stay_still_and_powered_when_the_policy_is_killed(lerobot, tmp_path):
+    plugin = tmp_path / "plugin"
+    for name, text in {
+        "lerobot_robot_bench/__init__.py": PLUGIN,
+        "lerobot_robot_bench-1.0.dist-info/METADATA": "Name: lerobot_robot_bench\nVersion: 1.0\n",
+        "sitecustomize.py": CUSTOMIZED,
+    }.items():
+        (plugin / name).parent.mkdir(parents=True, exist_ok=True)
+        (plugin / name).write_text(text)
+    paths = [str(Path(__file__).parents[3]), str(plugin), str(lerobot)]
+    motors = Motors(tmp_path / "motors", 14)
+    record = policy_killed(
+        f"lerobot:bench,motors={tmp_path / 'motors'},units=rad:degrees+fraction:range_0_100",
+        motors,
+        os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"},
+    )
+    keep(record)
+    assert record.still, record
+    assert record.powered
+    assert motors.num_sent > 10

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.fakes.guard_rig import LIMITS
 
+from memorywam_export.checkpoints.presets import contract_from_preset
 from memorywam_robot.arms.guard_rules import GuardRules
 from memorywam_robot.arms.limit_rules import LimitRules
 from memorywam_robot.arms.supervisor_config import SupervisorConfig
@@ -23,6 +24,8 @@ def test_a_line_says_all(home):
         home=home,
         is_real_time=False,
         linger_s=0.25,
+        is_watching=True,
+        actions=contract_from_preset("tiny").actions if home else None,
         descriptor=9,
         parent_pid=1234,
     )

@@ -20,6 +20,7 @@ def test_each_kind_is_read():
             "left_wrist=realsense-file:a/b=c.db3",
             "x=realsense-sim",
             "y=source",
+            "z=lerobot:opencv,index_or_path=0,fps=30,extra={a: 1, b: 2}",
         ]
     )
     assert specs == (
@@ -31,6 +32,9 @@ def test_each_kind_is_read():
         ),
         CameraSpec(name="x", kind="realsense-sim"),
         CameraSpec(name="y", kind="source"),
+        CameraSpec(
+            name="z", kind="lerobot", lerobot="opencv,index_or_path=0,fps=30,extra={a: 1, b: 2}"
+        ),
     )
 
 
@@ -74,6 +78,9 @@ def test_a_file_may_be_asked_for_its_stream():
         (["head=realsense:7,master,slave"], "master and slave"),
         (["a=realsense:7", "a=realsense:8"], "'a' is given twice"),
         (["a=realsense:7", "b=realsense:7"], "'a' and 'b' are both the device 7"),
+        (["a=lerobot:opencv,i=0", "b=lerobot:opencv,i=0"], "'a' and 'b' are both opencv,i=0"),
+        (["a=lerobot"], "expected lerobot:TYPE"),
+        (["a=lerobot:opencv,fps"], "expected key=value"),
     ],
 )
 def test_what_is_not_understood_is_refused_with_what_would_be(texts, match):

@@ -7,7 +7,7 @@ import numpy as np
 from tests.fakes.live import BenchPolicy
 from tests.fakes.live_bench import AMPLE, bench, ramp
 
-from memorywam_robot.live.tasks import Begin, ChunkReplaced, Infer, Instruct, Remember
+from memorywam_robot.live.tasks import Act, Begin, ChunkReplaced, Instruct, Remember
 from memorywam_robot.live.virtual_worker import Latency
 from memorywam_robot.live.worker import Worker
 from memorywam_robot.summary import report_from_json, summary_html
@@ -34,7 +34,7 @@ def replaced_by(*tasks):
 
 
 def infer(frame):
-    return Infer(epoch=1, frame=frame, requested_at=0, state=np.zeros(14))
+    return Act(epoch=1, frame=frame, requested_at=0, state=np.zeros(14))
 
 
 def test_what_replaces_a_chunk_and_what_does_not():

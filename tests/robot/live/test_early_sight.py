@@ -112,7 +112,7 @@ def test_a_frame_is_what_it_was_whatever_the_cameras_do(faults, blind, instruct_
 def test_each_image_but_the_last_is_given_as_it_comes():
     rig = Bench(policy=BenchPolicy(ramp), num_steps=40)
     rig.until(lambda: len(rig.remembered) == 1)
-    assert kinds(rig.tasks) == ["Begin", "Remember", "Infer"], "the first frame is one image"
+    assert kinds(rig.tasks) == ["Begin", "Remember", "Act"], "the first frame is one image"
     times: dict[int, float] = {}
     while len(rig.remembered) < 2:
         rig.tick()

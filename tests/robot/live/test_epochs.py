@@ -10,6 +10,7 @@ from tests.fakes.live_robot import NowRobot, run_of
 
 from memorywam_robot.live.live_episode import LiveEpisode
 from memorywam_robot.live.tasks import (
+    Act,
     Begin,
     Begun,
     ChunkLost,
@@ -18,7 +19,6 @@ from memorywam_robot.live.tasks import (
     Failed,
     Finished,
     FrameRemembered,
-    Infer,
 )
 from memorywam_robot.loop import EpisodeStart
 
@@ -26,7 +26,7 @@ LATE = ("begun", "frame", "made", "lost", "replaced", "finished", "failed")
 
 
 def late_event(kind, epoch):
-    task = Infer(epoch=epoch, frame=0, requested_at=0, state=np.zeros(14))
+    task = Act(epoch=epoch, frame=0, requested_at=0, state=np.zeros(14))
     return {
         "begun": Begun(epoch=epoch),
         "frame": FrameRemembered(epoch=epoch, frame=0, took_ms=1.0, waited_ms=1.0),

@@ -63,7 +63,7 @@ def test_the_gate_waits_for_memory_then_cameras_then_arms():
     ]
     assert rig.episode.phase == "running"
     assert len(rig.begun) == 1
-    assert kinds(rig.tasks) == ["Begin", "Remember", "Infer"]
+    assert kinds(rig.tasks) == ["Begin", "Remember", "Act"]
     (begin,) = rig.of(Begin)
     assert (begin.seed, begin.max_steps, begin.instruction) == (5, 96, "go")
 

@@ -143,7 +143,7 @@ def test_memory_holds_what_the_rules_admit_and_nothing_else(schedule):
     assert given_numbers <= {(shot[1], shot[2]) for shot in shots}
     # Chunks are asked for where a frame is complete, once, and never while held.
     order = [type(task).__name__ for task in rig.tasks]
-    assert all(order[k - 1] == "Remember" for k, name in enumerate(order) if name == "Infer")
+    assert all(order[k - 1] == "Remember" for k, name in enumerate(order) if name == "Act")
     asked = [task.frame for task in rig.asked]
     assert asked == sorted(set(asked))
     held = {line[3] for line in expected if line[7]}

@@ -105,3 +105,27 @@ def test_a_dry_run_opens_eyes_and_arms_and_moves_nothing(
     assert found["is_powered"] is True
     assert found["first_step_rad"] > 0
     assert "nothing moved" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--robot", f"driver:{DRIVER}"], "driver:... without --limits FILE or --instruction"),
+        (["--robot", "lerobot:so101_follower"], "lerobot:... without --limits FILE or"),
+        (["--robot", "gym:x"], "expected sim:TASK, or in real time driver:python:MODULE:FUNCTION"),
+    ],
+)
+def test_what_arms_need_is_asked_for_before_anything_is_measured(tiny_bundle, words, said, capsys):
+    assert main(["run", str(tiny_bundle), "--async", "--threads", "1", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_arms_of_lerobot_are_opened_by_their_own_process(tiny_bundle, recordings, limits, capsys):
+    pytest.importorskip("onnxruntime")
+    status = main(
+        ["run", str(tiny_bundle), "--async", "--dry-run", "--robot", "lerobot:so101_follower",
+         "--limits", str(limits), "--instruction", "random", "--cameras", *recordings,
+         "--latency", "10,20", "--threads", "1"]
+    )  # fmt: skip
+    assert status == 2
+    assert "found no unit for 'rad'; expected units=rad:UNIT" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from tests.fakes.live_bench import Bench
 from memorywam_robot.arms.limit_rules import LimitRules
 from memorywam_robot.live.live_rules import LiveRules
 from memorywam_robot.live.load import load_from_measured
-from memorywam_robot.live.tasks import Infer, Remember
+from memorywam_robot.live.tasks import Act, Remember
 from memorywam_robot.live.virtual_worker import Latency, VirtualWorker
 from memorywam_robot.live.worker import Worker
 from memorywam_runtime.digest import memory_digest
@@ -136,7 +136,7 @@ def test_work_is_told_when_it_would_be_done():
     advance(100)
     virtual.put(Begin(epoch=1, instruction="go", seed=0, max_steps=9))
     virtual.put(Remember(epoch=1, frame=0, observations=()))
-    virtual.put(Infer(epoch=1, frame=0, requested_at=0, state=np.zeros(14)))
+    virtual.put(Act(epoch=1, frame=0, requested_at=0, state=np.zeros(14)))
     for now in range(101, 220):
         advance(now)
         if now == 170:  # in the first step of the chunk, which lasts until 180

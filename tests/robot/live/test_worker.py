@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.fakes.live import NAN_CHUNK, BenchPolicy, at
 
 from memorywam_robot.live.tasks import (
+    Act,
     Begin,
     Begun,
     ChunkLost,
@@ -20,7 +21,6 @@ from memorywam_robot.live.tasks import (
     Finish,
     Finished,
     FrameRemembered,
-    Infer,
     Remember,
     See,
 )
@@ -37,7 +37,7 @@ def remember(frame, epoch=1):
 
 
 def infer(frame, epoch=1, prefix=None):
-    return Infer(epoch=epoch, frame=frame, requested_at=0, state=np.zeros(14), prefix=prefix)
+    return Act(epoch=epoch, frame=frame, requested_at=0, state=np.zeros(14), prefix=prefix)
 
 
 def drained(worker, most=200):
@@ -291,7 +291,7 @@ def test_prefix_and_noise_reach_the_policy():
     noise = np.ones((4, 14))
     worker.put(begin())
     worker.put(remember(0))
-    worker.put(Infer(epoch=1, frame=0, requested_at=0, state=np.zeros(14), prefix=at(2.0, 2),
+    worker.put(Act(epoch=1, frame=0, requested_at=0, state=np.zeros(14), prefix=at(2.0, 2),
                      noise=noise))  # fmt: skip
     (made,) = [event for event in drained(worker) if isinstance(event, ChunkMade)]
     assert made.chunk[:, 0].tolist() == [2, 2, 7, 7]

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.live import BenchPolicy
 from tests.fakes.live_robot import NowRobot, run_of
 
-from memorywam_robot.live.tasks import Begin, Failed, Finish, Infer, Remember
+from memorywam_robot.live.tasks import Act, Begin, Failed, Finish, Remember
 from memorywam_robot.live.worker import Worker, WorkerThread
 from memorywam_runtime.errors import DeviceError
 
@@ -85,7 +85,7 @@ def test_a_failure_is_told_even_if_giving_up_fails_in_its_turn():
     for task in (
         Begin(epoch=1, instruction="go", seed=0, max_steps=9),
         Remember(epoch=1, frame=0, observations=()),
-        Infer(epoch=1, frame=0, requested_at=0, state=None),  # type: ignore[arg-type]
+        Act(epoch=1, frame=0, requested_at=0, state=None),  # type: ignore[arg-type]
     ):
         worker.put(task)
     while worker.turn() != "prepare":
