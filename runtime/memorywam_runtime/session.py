@@ -28,22 +28,10 @@ from memorywam_runtime.timing import Timings
 __all__ = ["STAGES", "Session"]
 
 STAGES = (
-    "prepare",
-    "vae_first",
-    "vae_step",
-    "vae_image",
-    "vae_pair",
-    "vae_group",
-    "cache_update",
-    "write",
-    "see",
-    "remember",
-    "state_kv",
-    "action_step",
-    "chunk",
-)
-"""`prepare` is a policy's: images to pixels, on the CPU. `see`, `remember` and `chunk` are whole;
-the others are parts, told where calls can be timed."""
+    "prepare", "vae_first", "vae_step", "vae_image", "vae_pair", "vae_group", "cache_update",
+    "write", "see", "remember", "state_kv", "action_step", "chunk",
+)  # fmt: skip
+"""`prepare` is a policy's; `see`, `remember`, `chunk` are whole; others are parts, where timed."""
 
 
 class Session:
