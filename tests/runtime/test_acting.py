@@ -1,5 +1,7 @@
 """A policy's chunk in slices: its noise, units, prefix, and what makes it stale."""
 
+import itertools
+
 import msgspec
 import numpy as np
 import pytest
@@ -163,3 +165,25 @@ def test_actions_that_are_not_finite_are_not_given_out(policy, monkeypatch):
     monkeypatch.setattr(acting._denoising, "actions", lambda: bad)
     with pytest.raises(MemorywamError, match="the chunk after frame 1 has actions that are not"):
         acting.chunk()
+
+
+@pytest.mark.parametrize("kind", ["anchor", "window", "gist"])
+def test_one_number_of_memory_that_is_not_finite_spoils_the_next_chunk(policy, kind):
+    """In whatever tensor it is: actions are looked at, and show what memory holds."""
+    live(policy, 14)
+    session, memory = policy.session, policy.session.memory
+    row = {
+        "anchor": memory.rows.slot(0),
+        "window": memory.rows.slot(memory.slot_of(12)),
+        "gist": memory.rows.gist(memory.gist_place(5)),
+    }[kind]
+    good = session.snapshot()
+    names = [name for name in good.arrays if name.startswith("memory.")]
+    for name, bad in itertools.product(names, (np.nan, np.inf)):
+        spoilt = good.arrays[name].copy()
+        spoilt[..., row, 0] = bad
+        session.restore(msgspec.structs.replace(good, arrays={**good.arrays, name: spoilt}))
+        with pytest.raises(MemorywamError, match="actions that are not finite"):
+            policy.act(STATE)
+    session.restore(good)
+    assert np.isfinite(policy.act(STATE)).all()
