@@ -17,6 +17,7 @@ from memorywam_runtime.report import Outcome, Progress
 if TYPE_CHECKING:
     from memorywam_export.checkpoints.checkpoint import Checkpoint
     from memorywam_export.parity.parity_report import Check
+    from memorywam_runtime.manifest import Manifest
 
 __all__ = ["Verify"]
 
@@ -102,6 +103,7 @@ class Verify:
                 f"{CHECKPOINT_HELP}"
             )
         checkpoint = checkpoint_of(args, of_bundle=manifest.contract)
+        _check_origin(args, manifest, checkpoint)
         _limit_threads(checkpoint)
         if args.bisect:
             return _bisected(args, root, checkpoint)
@@ -142,6 +144,18 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise InputError(
             f"found '{unknown[0]}' in --closed-loop; expected some of {', '.join(TASKS)}"
         )
+
+
+def _check_origin(args: argparse.Namespace, manifest: "Manifest", checkpoint: "Checkpoint") -> None:
+    """Refuse a checkpoint of others where a report would be left: it would shut a good bundle."""
+    from memorywam_export.verify.bundle_parity import other_origin
+    from memorywam_runtime.engines import BUILT_BACKENDS
+
+    is_of_engines = args.backend in BUILT_BACKENDS
+    is_recorded = is_of_engines or not (args.no_record or args.bisect or args.backend)
+    if is_recorded and (other := other_origin(manifest, checkpoint)):
+        way = "" if is_of_engines else ", or compare all the same with --no-record"
+        raise InputError(f"{other}: name that with --checkpoint{way}")
 
 
 def _outcome(args: argparse.Namespace, checks: "list[Check]", data: dict[str, Any]) -> Outcome:

@@ -264,12 +264,13 @@ def _recorder(args: argparse.Namespace, policy: "Policy", seeds: range) -> "Reco
             raise InputError("found --record-memory without --record; expected both, or neither")
         return None
     from memorywam_robot.recorder import Recorder
+    from memorywam_runtime.recording import SHADOW
 
     recorder = Recorder(
         args.record,
         policy,
         # Its actions are where somebody else moved the arms: its name says so, for good.
-        robot=f"shadow:{args.robot}" if args.shadow else args.robot,
+        robot=f"{SHADOW}{args.robot}" if args.shadow else args.robot,
         num_threads=args.threads or 0,
         records_memory=args.record_memory,
         loop="async" if args.is_async else "sync",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from memorywam_runtime.errors import InputError, MemorywamError, MissingPartError
-from memorywam_runtime.files import atomic_write
+from memorywam_runtime.files import atomic_write, refuse_unwritable
 from memorywam_runtime.report import Outcome, Verb, format_table, json_from_data
 from memorywam_runtime.stopping import EXIT_BY_SIGNAL, stopping_unwinds
 from memorywam_runtime.streams import drop_output, is_utf8, one_line, open_streams
@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("the on-robot loop: cameras, policy, limits, arm", "cpu"),
     "serve": ("the policy over a socket, for other people's clients", "cpu,serve"),
     "replay": ("feed a recording through a bundle, and compare what it does", "cpu,record"),
+    "convert": ("recordings to a LeRobot dataset, images lossless", "record,lerobot"),
     "doctor": ("what this machine lacks, with the fix for each finding", "cpu"),
     "demo": ("the whole job on what the package ships, in a simulated robot", "cpu,export,sim"),
 }
@@ -92,8 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         open_streams()
-        with stopping_unwinds(is_whole_process=argv is None):
-            return _dispatch(words)
+        with stopping_unwinds(is_whole_process=argv is None) as told:
+            status = _dispatch(words)
+            # A package that is stopped while it loads says of itself that it cannot be loaded.
+            if told.number and status == EXIT_COULD_NOT_RUN:
+                return EXIT_BY_SIGNAL + told.number
+            return status
     except SystemExit as stop:  # argparse leaves this way, for --help as for a bad option
         return stop.code if isinstance(stop.code, int) else EXIT_OK
     except KeyboardInterrupt:
@@ -144,7 +149,7 @@ def _run_verb(name: str, verb: Verb, rest: list[str]) -> int:
     _refuse_no_numbers(args)
     json_to = cast("str | None", args.json)
     if json_to is not None and json_to != "-":
-        _refuse_unwritable(Path(json_to))
+        refuse_unwritable("--json", Path(json_to))
     # Whatever a verb prints on its way must not end up inside the JSON.
     aside = contextlib.redirect_stdout(sys.stderr) if json_to == "-" else contextlib.nullcontext()
     with aside:
@@ -239,14 +244,6 @@ def _os_error_text(error: OSError) -> str:
             f"({error})"
         )
     return f"{error}. Check the path, its permissions and the free space."
-
-
-def _refuse_unwritable(path: Path) -> None:
-    # Before the job rather than after an hour of it.
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(
-            f"--json {path} cannot be written: expected a file in a directory that exists."
-        )
 
 
 def _refuse_no_numbers(args: argparse.Namespace) -> None:

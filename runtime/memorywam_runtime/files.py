@@ -4,12 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from memorywam_runtime.drafts import beside, is_draft, new_draft
 from memorywam_runtime.errors import BundleError, InputError, MemorywamError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "inside",
     "read_file",
     "refuse_occupied",
+    "refuse_unwritable",
     "sha256_of",
     "shown",
 ]
@@ -26,7 +27,8 @@ _READ_BYTES = 1 << 20
 _MARK = "manifest.json"
 """What makes a directory one of ours: it names every other file."""
 _MOST_MARK_BYTES = 1 << 26
-_DRAFT = ".draft"
+_OLD = ".old"
+_WRITE = os.W_OK | os.X_OK
 _LONGEST_NAME = 200
 _NO_FILE = "is a directory, pipe or device; expected a file: name another"
 
@@ -45,16 +47,16 @@ def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
     target = _checked_target(path)
     if target.is_dir():
         raise InputError(f"{target} is a directory; expected a file to write. Name a file in it.")
-    draft = _draft_beside(target)
-    try:
-        with draft.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with new_draft(target, is_directory=False) as (draft, descriptor):
+        try:
+            with open(descriptor, "wb", closefd=False) as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(descriptor)
+            draft.replace(target)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
     _sync(target.parent)
 
 
@@ -63,7 +65,8 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
     """Build a directory aside and move it into place when the block ends without an error.
 
     Args:
-        path: The directory to create. An empty one that exists already is filled.
+        path: The directory to create. An empty one that exists already is filled. One that an
+            outer call of this has yielded is filled where it is; that call removes what fails.
         overwrite: Replace a bundle that is there; the old one stays until the new one is
             complete. Nothing but a bundle is replaced.
 
@@ -77,16 +80,19 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
     """
     target = _checked_target(path)
     refuse_occupied(target, overwrite=overwrite)
-    draft = _draft_beside(target)
-    draft.mkdir()
-    try:
-        yield draft
-        _sync_tree(draft)
-        refuse_occupied(target, overwrite=overwrite)
-        _move_into_place(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    if is_draft(target.name) and target.is_dir():
+        # Put in its place, another directory would lack the lock of the one that is filled here.
+        yield target
+        return
+    with new_draft(target, is_directory=True) as (draft, _):
+        try:
+            yield draft
+            _sync_tree(draft)
+            refuse_occupied(target, overwrite=overwrite)
+            _move_into_place(draft, target)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
     _sync(target.parent)
 
 
@@ -159,6 +165,12 @@ def refuse_occupied(target: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: it does and may not be replaced, or is not ours to replace, or it is a file.
     """
+    for folder in (target.absolute().parent, target):
+        if folder.is_dir() and not os.access(folder, _WRITE):
+            raise InputError(
+                f"cannot write {target}: {folder} may not be written; expected permission. "
+                "Choose another directory, or change its mode."
+            )
     if target.is_dir():
         if not overwrite and any(target.iterdir()):
             raise InputError(
@@ -174,10 +186,24 @@ def refuse_occupied(target: Path, *, overwrite: bool) -> None:
         raise InputError(f"{target} is a file; expected a directory to create. Choose another.")
 
 
-def _draft_beside(target: Path) -> Path:
-    # The same directory, hence the same file system: only there is a rename atomic. Made by name
-    # rather than by tempfile, whose 0600 and 0700 would survive the rename.
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}{_DRAFT}")
+def refuse_unwritable(option: str, path: Path) -> None:
+    """Refuse a file that could not be written: before an hour of work rather than after it.
+
+    Args:
+        option: That named it.
+        path: The file.
+
+    Raises:
+        InputError: a directory, or a file in one that does not exist or may not be written.
+    """
+    folder = path.resolve().parent
+    if path.is_dir() or not folder.is_dir():
+        raise InputError(f"found {option} {path}; expected a file in a directory that exists")
+    if not os.access(folder, _WRITE):
+        raise InputError(
+            f"found {option} {path}; expected a file in a directory that may be written: choose "
+            f"another than {folder}, or change its mode"
+        )
 
 
 def _stranger_in(directory: Path) -> str:
@@ -198,7 +224,7 @@ def _stranger_in(directory: Path) -> str:
     for folder, _, names in os.walk(directory):
         for name in names:
             inner = Path(folder, name).relative_to(directory).as_posix()
-            if inner not in known and not (name.startswith(".") and name.endswith(_DRAFT)):
+            if inner not in known and not is_draft(name):
                 return f"'{shown(inner)}', which its {_MARK} does not name"
     return ""
 
@@ -207,14 +233,19 @@ def _move_into_place(draft: Path, target: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         draft.replace(target)
         return
-    old = _draft_beside(target)
-    target.rename(old)
+    # Not a draft yet: another writer would remove it, and it is all there is until the next line.
+    old = beside(target, _OLD)
     try:
+        target.rename(old)
         draft.rename(target)
     except BaseException:
-        old.rename(target)
+        if old.exists() and not target.exists():
+            old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    abandoned = beside(target)
+    with contextlib.suppress(OSError):
+        old.rename(abandoned)  # if this is killed now, the next writer removes the rest
+        shutil.rmtree(abandoned)
 
 
 def _sync_tree(directory: Path) -> None:

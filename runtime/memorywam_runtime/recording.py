@@ -13,6 +13,7 @@ from memorywam_runtime.errors import InputError
 from memorywam_runtime.observation import Observation
 
 __all__ = [
+    "SHADOW",
     "Acted",
     "Ending",
     "Event",
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 Kind = Literal["mcap", "lerobot", "folder", "hdf5"]
+SHADOW = "shadow:"
+"""What a robot's name begins with in a header, where somebody else moved the arms: actions are what
+they did, not what they were told."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_ENDINGS = (".hdf5", ".h5")
 
@@ -230,8 +234,9 @@ def open_recordings(path: str | Path, *, control_hz: float | None = None) -> lis
     """Look at every recording in a place, in the order of their names or numbers.
 
     Args:
-        path: One recording, a LeRobot dataset, or a directory of MCAP files, HDF5 files and plain
-            folders; of RoboTwin and RMBench also the one above, where HDF5 files are in `data`.
+        path: One recording, a LeRobot dataset, or a directory of MCAP files, HDF5 files, plain
+            folders and datasets; of RoboTwin and RMBench also the one above, where HDF5 files are
+            in `data`.
         control_hz: As for `open_recording`.
 
     Raises:
@@ -245,16 +250,21 @@ def open_recordings(path: str | Path, *, control_hz: float | None = None) -> lis
             files = [one for one in sorted((where / "data").iterdir()) if _is_hdf5(one)]
         if not files:
             raise InputError(
-                f"no recording in {where}; expected files that end in .mcap or .hdf5, or "
-                "directories with a recording.json"
+                f"no recording in {where}; expected files that end in .mcap or .hdf5, LeRobot "
+                "datasets, or directories with a recording.json"
             )
-        return [open_recording(one, control_hz=control_hz) for one in files]
-    first = open_recording(where, control_hz=control_hz)
+        return [episode for one in files for episode in _episodes(one, control_hz)]
+    return _episodes(where, control_hz)
+
+
+def _episodes(path: Path, control_hz: float | None) -> list[Recording]:
+    """Return a recording, or all of a dataset's."""
+    first = open_recording(path, control_hz=control_hz)
     if first.kind != "lerobot":
         return [first]
     from memorywam_runtime.recordings.recording_lerobot import count_episodes
 
-    return [first, *(open_recording(where, episode=n) for n in range(1, count_episodes(where)))]
+    return [first, *(open_recording(path, episode=n) for n in range(1, count_episodes(path)))]
 
 
 def _kind(path: Path) -> Kind:

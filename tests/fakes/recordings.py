@@ -126,11 +126,16 @@ def events_of(num_frames: int = 2, stride: int = 4) -> list[Event]:
 
 
 def mcap_bytes(
-    events: Sequence[Event], *, ends: bool = True, flush_every: int = 3, left_out: int = 0
+    events: Sequence[Event],
+    *,
+    ends: bool = True,
+    flush_every: int = 3,
+    left_out: int = 0,
+    **changes: object,
 ) -> bytes:
     """Return a whole file, in several compressed blocks; one event may be left out."""
     stream = io.BytesIO()
-    recorder = McapRecorder(stream, start_message())
+    recorder = McapRecorder(stream, start_message(**changes))
     for number, event in enumerate(events, 1):
         if number != left_out:
             recorder.write(number, event)

@@ -203,7 +203,7 @@ def test_an_unwritable_json_file_is_refused_before_the_job(run: Run, tmp_path: P
     told = run("told", "1", "--json", tmp_path / "nowhere" / "told.json")
     assert told.returncode == 2
     assert told.stdout == ""
-    assert told.stderr.startswith("memorywam told: --json ")
+    assert told.stderr.startswith("memorywam told: found --json ")
 
 
 @pytest.mark.parametrize(

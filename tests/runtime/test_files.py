@@ -9,7 +9,13 @@ import pytest
 
 from memorywam_runtime import files
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.files import atomic_directory, atomic_write, read_file, sha256_of
+from memorywam_runtime.files import (
+    atomic_directory,
+    atomic_write,
+    read_file,
+    refuse_unwritable,
+    sha256_of,
+)
 
 
 class StopError(Exception):
@@ -71,6 +77,25 @@ def test_a_file_needs_its_directory(folder: Path) -> None:
         atomic_write(folder / "nowhere" / "a", b"")
     with pytest.raises(InputError, match="is a directory; expected a file"):
         atomic_write(folder, b"")
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_unwritable("--json", folder / "a")
+    (folder / "link").symlink_to(folder / "nowhere" / "a")
+    for path in (folder, folder / "nowhere" / "a", folder / "link"):
+        with pytest.raises(InputError, match=r"found --json .* in a directory that exists"):
+            refuse_unwritable("--json", path)
+    # As of a folder that is read-only; root would write there all the same.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder.resolve())
+    with pytest.raises(InputError, match=r"found --json .* that may be written: choose another"):
+        refuse_unwritable("--json", folder / "a")
+    with (
+        pytest.raises(InputError, match="may not be written; expected permission"),
+        atomic_directory(folder / "bundle"),
+    ):
+        pytest.fail("the work began")
 
 
 def test_a_directory_appears_complete(folder: Path) -> None:

@@ -19,7 +19,11 @@ def read_contract(path: Path) -> InferenceContract:
         ContractError: no file, or no contract in it.
         OSError: it cannot be read.
     """
-    return contract_from_json(read_file(path, _MOST_BYTES, ContractError))
+    content = read_file(path, _MOST_BYTES, ContractError)
+    try:
+        return contract_from_json(content)
+    except ContractError as error:
+        raise ContractError(f"{path}: {error}") from error
 
 
 def read_stats(path: Path) -> object:

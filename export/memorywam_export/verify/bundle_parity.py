@@ -18,10 +18,13 @@ from memorywam_export.parity.trace_report import Difference, difference
 from memorywam_export.reference.model import MemoryWam
 from memorywam_export.text.prompts import context_from_embedding
 from memorywam_runtime.bundle import WEIGHTS_FILE, read_prompt
+from memorywam_runtime.files import shown
 from memorywam_runtime.manifest import Manifest
 from memorywam_runtime.tensors import decoded
 
 __all__ = ["bundle_checks", "other_origin", "prompt_checks"]
+
+_RANDOM = "random:"
 
 
 def bundle_checks(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> list[Check]:
@@ -51,13 +54,33 @@ def bundle_checks(root: Path, manifest: Manifest, checkpoint: Checkpoint) -> lis
 
 
 def other_origin(manifest: Manifest, checkpoint: Checkpoint) -> str:
-    """Say that a bundle was made from another file; nothing if it was not."""
+    """Say that a bundle was made from something else; nothing if it was not, or nobody knows.
+
+    What it was made from is known by the hash of its weights, random weights by their name, both
+    by their contract too.
+    """
     made = manifest.source
-    pairs = (made.checkpoint, made.sha256), (checkpoint.name, checkpoint.sha256)
-    if pairs[0] == pairs[1] or (made.sha256 and made.sha256 == checkpoint.sha256):
+    if made.sha256 or checkpoint.sha256:
+        is_same = made.sha256 == checkpoint.sha256
+    else:
+        is_same = _canonical(made.checkpoint) == _canonical(checkpoint.name)
+    is_known = bool(made.sha256) or made.checkpoint.startswith(_RANDOM)
+    if manifest.contract_hash == checkpoint.contract.hash and (is_same or not is_known):
         return ""
-    told = [f"{name} ({sha256[:12]})" if sha256 else name for name, sha256 in pairs]
-    return f"the bundle was made from {told[0]}, and compared with {told[1]}"
+    expected, found = (
+        f"{shown(_canonical(name))} ({f'weights {sha256[:12]}, ' if sha256 else ''}contract "
+        f"{contract[:12]})"
+        for name, sha256, contract in (
+            (made.checkpoint, made.sha256, manifest.contract_hash),
+            (checkpoint.name, checkpoint.sha256, checkpoint.contract.hash),
+        )
+    )
+    return f"found {found}; expected what the bundle was made from, {expected}"
+
+
+def _canonical(name: str) -> str:
+    """Return a checkpoint's name, that of random weights with the seed that stands for none."""
+    return f"{name}:0" if name.startswith(_RANDOM) and name.count(":") == 1 else name
 
 
 def prompt_checks(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from memorywam_runtime.errors import InputError, MissingPartError
 from memorywam_runtime.images import MAX_IMAGE_PIXELS, image_from_bytes
 from memorywam_runtime.observation import Observation
-from memorywam_runtime.recording import Event, Header, Observed, Recording, Sent
+from memorywam_runtime.recording import Event, Header, Instructed, Observed, Recording, Sent
 from memorywam_runtime.recordings.lerobot_info import (
     DATA_FILE,
     VIDEO_FILE,
@@ -20,6 +20,7 @@ from memorywam_runtime.recordings.lerobot_info import (
     dataset_file,
     info_from_json,
 )
+from memorywam_runtime.recordings.parquet_sizes import column_pieces
 
 try:
     import av
@@ -61,7 +62,8 @@ def read_lerobot(root: Path, *, episode: int = 0) -> Recording:
     rows = list(itertools.islice(found, min(entry["length"], _MAX_STEPS) + 1))
     _check_rows(root, entry, rows)
     states, actions = _vectors(root, rows, "observation.state"), _vectors(root, rows, "action")
-    instruction = _instruction(root, rows)
+    tasks = _tasks(root, rows)
+    changes = {k: tasks[k] for k in range(1, len(tasks)) if tasks[k] != tasks[k - 1]}
     for key in info.videos:
         _video_file(root, entry, key)
 
@@ -69,6 +71,11 @@ def read_lerobot(root: Path, *, episode: int = 0) -> Recording:
         pictures = _pictures(root, info, entry, len(rows))
         for step, images in enumerate(pictures):
             ns = round(1e9 * rows[step]["timestamp"])
+            if step in changes:
+                # Whether memory was emptied is in no column; the frames before are there to keep.
+                yield Instructed(
+                    step=step, instruction=changes[step], keep_memory=True, received_ns=ns
+                )
             seen = Observation(images=images, state=states[step], step=step)
             yield Observed(observation=seen, captured_ns=ns, received_ns=ns)
             yield Sent(step=step + 1, action=actions[step], received_ns=ns)
@@ -77,7 +84,7 @@ def read_lerobot(root: Path, *, episode: int = 0) -> Recording:
         path=root,
         kind="lerobot",
         header=Header(
-            instruction=instruction,
+            instruction=tasks[0],
             max_steps=len(rows),
             control_hz=float(info.fps),
             cameras=tuple(info.cameras.values()),
@@ -86,7 +93,7 @@ def read_lerobot(root: Path, *, episode: int = 0) -> Recording:
             action_names=info.action_names,
             robot=info.robot_type or "",
         ),
-        num_events=2 * len(rows),
+        num_events=2 * len(rows) + len(changes),
         read=events,
     )
 
@@ -137,7 +144,7 @@ def _data_rows(root: Path, entry: _Row, columns: Sequence[str]) -> Iterator[_Row
     )
     with _reading(file), pq.ParquetFile(file) as table:
         _check_columns(file, table.schema_arrow.names, columns)
-        _check_sizes(file, table.metadata, columns)
+        _check_sizes(file, columns)
         for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
             for row in batch.to_pylist():
                 if row["episode_index"] == entry["episode_index"]:
@@ -163,19 +170,17 @@ def _check_columns(file: Path, found: Sequence[str], wanted: Sequence[str]) -> N
         raise InputError(f"{file} has no column {missing[0]!r}; it has {sorted(found)}")
 
 
-def _check_sizes(file: Path, metadata: Any, columns: Sequence[str]) -> None:  # noqa: ANN401
+def _check_sizes(file: Path, columns: Sequence[str]) -> None:
     """Refuse a table that would take far more room in memory than in its file."""
-    for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
-        for piece in (group.column(index) for index in range(group.num_columns)):
-            if piece.path_in_schema.split(".list.")[0] not in columns:
-                continue
-            count, size = piece.num_values, piece.total_uncompressed_size
-            if not (0 <= count <= _MAX_VALUES and 0 <= size <= _MAX_PIECE_BYTES):
-                raise InputError(
-                    f"{file}: found {count:,} values of {size:,} bytes in "
-                    f"{piece.path_in_schema!r}; expected at most {_MAX_VALUES:,} of "
-                    f"{_MAX_PIECE_BYTES:,}"
-                )
+    for piece in column_pieces(file):
+        if piece.path[0] not in columns:
+            continue
+        count, size = piece.num_values, piece.num_bytes
+        if not (0 <= count <= _MAX_VALUES and 0 <= size <= _MAX_PIECE_BYTES):
+            raise InputError(
+                f"{file}: found {count:,} values of {size:,} bytes in {piece.path[0]!r}; expected "
+                f"at most {_MAX_VALUES:,} of {_MAX_PIECE_BYTES:,}"
+            )
 
 
 def _table(root: Path, file: Path, columns: Sequence[str]) -> list[_Row]:
@@ -184,7 +189,7 @@ def _table(root: Path, file: Path, columns: Sequence[str]) -> list[_Row]:
         raise InputError(f"{file}: more than {_MAX_META_BYTES:,} bytes; {root} is no dataset")
     with _reading(file):
         _check_columns(file, pq.read_schema(file).names, columns)
-        _check_sizes(file, pq.read_metadata(file), columns)
+        _check_sizes(file, columns)
         found: list[_Row] = pq.read_table(file, columns=list(columns)).to_pylist()
     return found
 
@@ -233,14 +238,8 @@ def _vectors(root: Path, rows: Sequence[_Row], column: str) -> NDArray[np.float6
     return values
 
 
-def _instruction(root: Path, rows: Sequence[_Row]) -> str:
-    """Return the episode's task."""
-    numbers = {row["task_index"] for row in rows}
-    if len(numbers) != 1:
-        raise InputError(
-            f"{root}: the episode changes its task, among {sorted(numbers)}; expected one task an "
-            "episode: split it where the task changes"
-        )
+def _tasks(root: Path, rows: Sequence[_Row]) -> list[str]:
+    """Return the task of each row."""
     file = root / "meta" / "tasks.parquet"
     if not file.is_file():
         raise InputError(f"{root} has no meta/tasks.parquet; the copy is incomplete")
@@ -250,10 +249,10 @@ def _instruction(root: Path, rows: Sequence[_Row]) -> str:
     if texts is None:
         raise InputError(f"{file} has no column 'task'; it has {sorted(columns)}")
     by_number = {row["task_index"]: row[texts] for row in _table(root, file, ["task_index", texts])}
-    (number,) = numbers
-    if not isinstance(by_number.get(number), str):
-        raise InputError(f"{file} has no task {number}; it has {list(by_number)}")
-    return str(by_number[number])
+    numbers = [row["task_index"] for row in rows]
+    if missing := [one for one in numbers if not isinstance(by_number.get(one), str)]:
+        raise InputError(f"{file} has no task {missing[0]}; it has {list(by_number)}")
+    return [str(by_number[number]) for number in numbers]
 
 
 def _pictures(

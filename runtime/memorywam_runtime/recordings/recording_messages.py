@@ -212,7 +212,10 @@ def array_from_vector(vector: Vector) -> NDArray[np.float64]:
         ValueError: an index beyond the numbers.
     """
     values = np.array(vector.values, np.float64)
-    wrong = np.array(vector.not_finite, np.int64)
+    try:
+        wrong = np.array(vector.not_finite, np.int64)
+    except OverflowError as error:  # JSON has numbers of any length
+        raise ValueError(f"not_finite names none of {values.size} numbers ({error})") from error
     if wrong.size and not ((wrong >= 0) & (wrong < values.size)).all():
         raise ValueError(f"not_finite names {wrong.tolist()} of {values.size} numbers")
     values[wrong] = np.nan

@@ -140,7 +140,12 @@ def test_a_job_that_is_stopped_anywhere_leaves_nothing(tiny_bundle, tmp_path, fo
     assert group_has_ended(process.pid)
     if status == 0:  # it was faster than the first
         return
-    assert (status, "Traceback" in said) == (STATUSES[number], False), said
+    # Before the program hears signals, and when all is done, they end it by themselves.
+    assert status in (STATUSES[number], -number), said
+    assert "Traceback" not in said
+    if status == -number and files_in(folder) != before:
+        check_bundle(folder / "bundle")
+        return
     assert files_in(folder) == before
     # Torch keeps what it has compiled; nothing of ours is there.
     assert [path.name for path in temporary.iterdir() if "torchinductor" not in path.name] == []
@@ -166,10 +171,13 @@ def test_an_export_that_was_killed_does_not_stand_in_the_next_ones_way(folder):
     until(process, lambda: any(folder.glob(".bundle.*.draft/*.onnx")))
     process.kill()
     ended(process)
+    (draft,) = folder.iterdir()
     assert main(["inspect", str(out)]) == 2
     status, said = ended(begun("export", CHECKPOINT, "--out", out), 600)
     assert status == 0, said
+    assert f"removed {draft}, the draft of a job that was killed" in said
     check_bundle(out)
+    assert list(folder.iterdir()) == [out]
 
 
 @pytest.mark.proof

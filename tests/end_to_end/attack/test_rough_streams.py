@@ -288,6 +288,20 @@ def test_a_run_writes_nowhere_else(tiny_bundle, tmp_path):
     assert [*home.rglob("*"), *temporary.rglob("*")] == []
 
 
+def test_a_library_that_makes_another_error_of_a_signal_does_not_hide_it(monkeypatch, capsys):
+    """As one whose loading was interrupted."""
+
+    def load(_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit as stop:
+            raise ImportError("initialization failed", name="onnxruntime") from stop
+
+    monkeypatch.setattr("memorywam_runtime.bundle.check_bundle", load)
+    assert cli.main(["inspect", "bundle"]) == 143
+    assert "initialization failed" in capsys.readouterr().err
+
+
 def test_a_job_that_tells_what_it_did_until_a_signal_has_the_signals_status(monkeypatch, capsys):
     from memorywam_runtime.report import Outcome
     from memorywam_runtime.verbs import Inspect

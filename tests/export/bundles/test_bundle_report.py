@@ -110,8 +110,9 @@ def test_verify_writes_its_report_into_the_bundle(tiny_bundle, tmp_path, capsys)
     assert (bundle / report.page).read_text().lower().startswith("<!doctype html>")
 
 
-def test_verify_of_a_bundle_of_another_checkpoint_keeps_it_shut(tiny_bundle, tmp_path, capsys):
+def test_verify_of_a_bundle_with_other_weights_keeps_it_shut(tiny_bundle, tmp_path, capsys):
     bundle = copy_of(tiny_bundle, tmp_path)
+    edit_manifest(bundle, lambda found: found["source"].update(checkpoint="random:tiny:1"))
     words = ["verify", str(bundle), "--checkpoint", "random:tiny:1", "--frames", "2"]
     assert cli.main(words) == 1
     assert "209 differ" in capsys.readouterr().out
