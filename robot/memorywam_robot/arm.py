@@ -89,3 +89,7 @@ class SlowDriver(ArmDriver, Protocol):
     def num_clipped(self) -> int:
         """Return how often the joints were sent elsewhere than was written."""
         ...
+
+    def sent(self, out: NDArray[np.float64]) -> None:
+        """Write the target [num_joints] that reached the joints last; before, where they stood."""
+        ...

@@ -106,6 +106,7 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
     Raises:
         InputError: the device cannot keep up, or the arguments do not fit each other.
     """
+    from memorywam_robot.arms.supervisor_config import check_watched
     from memorywam_robot.live.camera_rates import asked_rates, check_rates
     from memorywam_robot.live.grid_rules import grid_shape_from_contract
     from memorywam_robot.live.live_rules import LiveRules
@@ -126,6 +127,8 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
         )
     if kind == "sim" and args.robot not in ROBOTS:
         raise InputError(f"unknown robot '{args.robot}'; expected one of {', '.join(ROBOTS)}")
+    if args.shadow:  # before the device is measured, which takes long
+        check_watched(rest if kind == "driver" else args.robot)
     changes = _changes(args, policy)
     if not args.dry_run:  # which names them, with all else
         shape = grid_shape_from_contract(policy.contract)

@@ -46,11 +46,17 @@ def keep(record: FaultRecord) -> FaultRecord:
     return record
 
 
-def is_fast(link: ArmLink, rad_per_s: float) -> bool:
-    """Return whether the first joint is sent along at this speed; waits for two ticks."""
+def is_fast(link: ArmLink, rad_per_s: float, *, within_s: float = 5.0) -> bool:
+    """Return whether the first joint is sent along at this speed; waits for two ticks.
+
+    Raises:
+        AssertionError: they did not come: the supervisor is gone, or hangs.
+    """
     state = link.state
     seen: list[tuple[int, float]] = []
+    until_s = time.monotonic() + within_s
     while len(seen) < 2:
+        assert time.monotonic() < until_s, "the supervisor says nothing"
         if state.read():
             seen.append((int(state.record["tick_ns"]), float(state.record["target"][0])))
         time.sleep(0.001)

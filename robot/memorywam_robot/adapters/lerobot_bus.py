@@ -10,6 +10,7 @@ from memorywam_robot.adapters.lerobot_device import has_torque, read_device, sen
 from memorywam_robot.adapters.lerobot_joints import JointMap
 from memorywam_robot.arms.arm_channel import Channel, channel_bytes
 from memorywam_robot.arms.real_time import has_priority, raise_priority, sharpen_timers
+from memorywam_runtime.errors import DeviceError
 
 __all__ = ["LeRobotBus"]
 
@@ -20,6 +21,8 @@ _REST_SHARE = 0.1
 more than 0.95 of a second, and would take the tick off its core too."""
 _TORQUE_NS = 1_000_000_000
 """Motors are asked for their torque so often: it costs as much as asking where they are."""
+_MOST_UNANSWERED = 3
+"""Questions for the torque, before the first answer."""
 _SAME = 1e-6
 """Units of the contract: what the robot sent on is what it was given."""
 
@@ -45,19 +48,21 @@ class LeRobotBus:
         self._dtype = np.dtype(
             [
                 ("measured", "<f8", (len(joints.keys),)),
+                ("goal", "<f8", (len(joints.keys),)),
                 *((name, "<i8") for name in ("measured_ns", "sent", "num_clipped")),
-                *((name, "<i8") for name in ("is_powered", "has_failed_reading")),
-                ("has_failed_writing", "<i8"),
+                *((name, "<i8") for name in ("is_powered", "failed_reads", "failed_writes")),
             ]
         )
         self._memory = memoryview(bytearray(channel_bytes(self._dtype)))
         self._told = Channel(self._memory, self._dtype)
         self._is_ending = False
-        self._asked_ns = 0
-        self._knows_torque = True
+        self._asked_ns = self._num_unanswered = 0
+        self._knows_torque, self._has_answered = True, False
         self.complaint = "the thread of the arms' bus has ended"
         """Why the last call failed."""
-        self._told.record["measured"] = self._measured()
+        self.has_let_go = False
+        """Of the device, at the end."""
+        self._told.record["measured"] = self._told.record["goal"] = self._measured()
         self._told.record["is_powered"] = True
         self._ask_torque()
         self._told.write()
@@ -88,17 +93,19 @@ class LeRobotBus:
             self._device.disconnect()
         except Exception as error:  # whatever a vendor raises: it is over, and the motors hold
             self.complaint = f"the arms were not let go: {error!r}"
+        else:
+            self.has_let_go = True
 
     def _turn(self) -> None:
         """Send, ask, tell."""
         self._send()
+        self._told.write()  # now: the question that follows may hang
         record = self._told.record
         try:
             record["measured"] = self._measured()
-            record["has_failed_reading"] = False
         except Exception as error:  # whatever a vendor raises must not end this thread
             self.complaint = str(error) or repr(error)
-            record["has_failed_reading"] = True
+            record["failed_reads"] += 1
         if time.monotonic_ns() - self._asked_ns > _TORQUE_NS:
             self._ask_torque()
         self._told.write()
@@ -112,33 +119,46 @@ class LeRobotBus:
         target: NDArray[np.float64] = self._targets.record["target"]
         try:
             sent = send_device(self._device, self._joints.to_values(target))
-            found = self._joints.from_values(sent)
-            record["has_failed_writing"] = False
+            found = _finite(self._joints.from_values(sent))
         except Exception as error:  # the same
             self.complaint = str(error) or repr(error)
-            record["has_failed_writing"] = True
+            record["failed_writes"] += 1
             return
+        record["goal"] = found
         record["num_clipped"] += not np.allclose(found, target, rtol=0, atol=_SAME)
         record["sent"] = self._targets.sequence
 
     def _measured(self) -> NDArray[np.float64]:
         """Return where the joints are, and note when: in the middle of the call."""
         began_ns = time.monotonic_ns()
-        found = self._joints.from_values(read_device(self._device))
+        found = _finite(self._joints.from_values(read_device(self._device)))
         self._told.record["measured_ns"] = (began_ns + time.monotonic_ns()) // 2
         return found
 
     def _ask_torque(self) -> None:
-        """Ask the motors, where they can be asked; who does not answer once is not asked again."""
+        """Ask the motors, where they can be asked; who never answered is not asked for ever."""
         if not self._knows_torque:
             return
         try:
             found = has_torque(self._device)
-        except Exception:  # a bus without such a register, or a lost packet
-            self._knows_torque = self._asked_ns > 0
+        except Exception as error:  # a lost packet, or a bus without such a register
+            self._num_unanswered += 1
+            is_lost = isinstance(error, OSError) and self._num_unanswered < _MOST_UNANSWERED
+            self._knows_torque = self._has_answered or is_lost
             found = None
         else:
-            self._knows_torque = found is not None
+            self._has_answered = self._knows_torque = found is not None
         if found is not None:
             self._told.record["is_powered"] = found
         self._asked_ns = time.monotonic_ns()
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a robot said of its joints.
+
+    Raises:
+        DeviceError: one is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise DeviceError(f"the robot says {values.tolist()}; expected finite numbers")
+    return values

@@ -54,8 +54,9 @@ class LeRobotDriver:
     """A `SlowDriver`: one thread talks to the bus, as fast as that goes; calls here wait for none.
 
     What is written is the newest target, which the bus gets when it is done with what it does; what
-    is read is the newest answer, with its time. A bus that is silent, refuses or hangs for longer
-    than a command is good for counts as a failed call at every tick from then on.
+    is read is the newest answer, with its time. What the bus refuses is one failed call, however
+    many ticks its next try takes; from when it is silent, refuses or hangs for longer than a
+    command is good for, every call fails.
     """
 
     def __init__(self, device: Any, joints: JointMap) -> None:  # noqa: ANN401
@@ -73,7 +74,7 @@ class LeRobotDriver:
         self._bus = LeRobotBus(device, joints, Channel(down, target))
         self._target, self._state = Channel(down, target), self._bus.told()
         self._state.read()
-        self._sent = 0
+        self._sent = self._failed_reads = self._failed_writes = 0
         self._waits_ns = 0
         self._is_closed = False
         self._thread = threading.Thread(target=self._bus.run, name="arms-bus", daemon=True)
@@ -103,11 +104,12 @@ class LeRobotDriver:
         """Write the newest measured positions [num_joints].
 
         Raises:
-            DeviceError: the last question was not answered, or the last answer is too old.
+            DeviceError: a question was not answered since, or the last answer is too old.
         """
         record = self._state.record
         self._state.read()
-        if record["has_failed_reading"] or self._is_over():
+        before, self._failed_reads = self._failed_reads, int(record["failed_reads"])
+        if self._failed_reads != before or self._is_over():
             raise DeviceError(self._bus.complaint)
         silent_ns = time.monotonic_ns() - int(record["measured_ns"])
         if silent_ns > SILENT_NS:
@@ -118,14 +120,15 @@ class LeRobotDriver:
         """Leave joint targets [num_joints] to the bus; return at once.
 
         Raises:
-            DeviceError: the last one that it tried was not taken, or none was for too long.
+            DeviceError: one was not taken since, or none was for too long.
         """
         channel, record = self._target, self._state.record
         before = channel.sequence
         channel.record["target"] = target
         channel.write()
         self._state.read()
-        if record["has_failed_writing"] or self._is_over():
+        failed, self._failed_writes = self._failed_writes, int(record["failed_writes"])
+        if self._failed_writes != failed or self._is_over():
             raise DeviceError(self._bus.complaint)
         sent, now_ns = int(record["sent"]), time.monotonic_ns()
         if sent != self._sent or sent == before:  # the bus goes on, or had nothing to send
@@ -134,11 +137,17 @@ class LeRobotDriver:
             silent_ms = (now_ns - self._waits_ns) / 1e6
             raise DeviceError(f"the arms have taken no target for {silent_ms:.0f} ms")
 
+    def sent(self, out: NDArray[np.float64]) -> None:
+        """Write what the robot sent on last [num_joints]; where it stood, if it sent nothing."""
+        self._state.read()
+        out[:] = self._state.record["goal"]
+
     def close(self) -> None:
         """Send the last target and let go with the torque on; twice is fine.
 
         Raises:
-            DeviceError: the bus hangs; its port is closed with this process, and nothing is sent.
+            DeviceError: the bus hangs, or cannot be let go; its port is closed with this process,
+                and nothing is sent.
         """
         if self._is_closed:
             return
@@ -151,6 +160,8 @@ class LeRobotDriver:
                 f"the bus of the arms hangs: nothing came back within {_END_S:g} s; expected it to "
                 "be let go: the motors keep the last target, see that they are powered"
             )
+        if not self._bus.has_let_go:
+            raise DeviceError(self._bus.complaint)
 
     def _is_over(self) -> bool:
         """Does nobody talk to the bus any more?"""

@@ -244,20 +244,21 @@ class SupervisedArm:
         """Brake, let go of the arms at rest and with torque on; closing twice is fine.
 
         Raises:
-            DeviceError: the supervisor did not end by itself.
+            DeviceError: the supervisor did not end by itself, or could not let go of the arms.
         """
         if self._is_closed:
             return
         self._link.ask_close()
         self._wait(lambda: bool(self._state.record["is_closed"]), timeout_s)
-        has_ended = self._process.end(1.0)
+        has_ended = self._process.end(1.0) and self._process.exit_code == 0
         self._state.read()
         self._is_closed = True
         os.close(self._link.descriptor)
         if not has_ended:
             raise DeviceError(
                 f"the supervisor of the arms ended with code {self._process.exit_code}; expected "
-                "it to end by itself: see that the arms are at rest and powered"
+                "it to end by itself, with 0: see what it said, and that the arms are at rest and "
+                "powered"
             )
 
     def _end_episode(self, timeout_s: float) -> None:

@@ -63,7 +63,7 @@ class Supervisor:
         self._command, self._requests = ArmCommand(link.num_joints), ArmRequests()
         self._has_command = False
         self._measured, self._target = np.zeros(link.num_joints), np.zeros(link.num_joints)
-        self._scratch = np.zeros(link.num_joints)
+        self._scratch, self._sent = np.zeros(link.num_joints), np.zeros(link.num_joints)
         self._measured_ns = self._work_max_ns = 0
         self._failed_reads = self._failed_writes = self._failed_ticks = 0
         self._resettable = driver if isinstance(driver, ResettableDriver) else None
@@ -78,7 +78,7 @@ class Supervisor:
         driver.read(self._measured)
         if not config.is_watching:
             self._guard.stand(self._measured)
-        self._target[:] = self._measured
+        self._target[:] = self._sent[:] = self._measured
 
     def prepare(self) -> None:
         """Make this process keep time; with a vendor's packages in it that takes a second."""
@@ -130,6 +130,8 @@ class Supervisor:
             return
         if self._end_reason is not None:
             guard.trip(self._end_reason)
+        if not self._driver.is_powered:
+            guard.trip(Reason.DRIVER, "a joint has no torque")
         self._has_command = link.read_command(self._command) or self._has_command
         link.read_requests(self._requests)
         guard.step(
@@ -140,6 +142,7 @@ class Supervisor:
             self._target,
             has_cause=self._failed_reads > 0
             or self._failed_writes > 0
+            or not self._driver.is_powered
             or self._end_reason is not None,
         )
         self._write()
@@ -186,7 +189,11 @@ class Supervisor:
             self._guard.trip(Reason.DRIVER, f"reading: {detail}")
 
     def _write(self) -> None:
-        """Send the target; a write that fails leaves the joints at the one before."""
+        """Send the target; a write that fails leaves the joints at the one before.
+
+        Who is stopped for that stays there: on the way that was missed nobody goes later, at once,
+        when the connection is back and people are near.
+        """
         try:
             self._driver.write(self._target)
         except Exception as error:  # drivers raise what they like
@@ -194,8 +201,18 @@ class Supervisor:
             self._guard.counts[Count.FAILED_WRITES] += 1
             if self._failed_writes > self._config.rules.max_failed_calls:
                 self._guard.trip(Reason.DRIVER, f"writing: {error!r}")
+                self._stand_where_sent()
             return
         self._failed_writes = 0
+        self._sent[:] = self._target
+
+    def _stand_where_sent(self) -> None:
+        """Hold the joints at the last target that reached them."""
+        if self._slow:
+            self._slow.sent(self._sent)
+        limits = self._config.limits
+        np.clip(self._sent, limits.lower, limits.upper, out=self._sent)
+        self._guard.stand(self._sent)
 
     def _is_over(self) -> bool:
         """Is there nothing left to hold the joints for?"""
@@ -261,7 +278,11 @@ def main() -> int:
         _answer(answers, error="DeviceError", text=f"the arms could not be opened: {error!r}")
         return 1
     _answer(answers, pid=os.getpid())
-    supervisor.run()
+    try:
+        supervisor.run()
+    except MemorywamError as error:
+        sys.stderr.write(f"the arms: {error}\n")
+        return 1
     return 0
 
 

@@ -13,7 +13,7 @@ from memorywam_robot.arms.limits import JointLimits
 from memorywam_runtime.contract import ActionSpace
 from memorywam_runtime.errors import InputError
 
-__all__ = ["SupervisorConfig"]
+__all__ = ["SupervisorConfig", "check_watched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,13 @@ class SupervisorConfig:
     parent_pid: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a rate that no arm has."""
+        """Refuse a rate that no arm has, and to watch arms that opening them would move."""
         if not 1_000_000 <= self.period_ns <= 100_000_000:
             raise InputError(
                 f"found a period of {self.period_ns} ns; expected 1 to 100 ms, and 10 as a rule"
             )
+        if self.is_watching:
+            check_watched(self.driver)
 
     def to_json(self) -> str:
         """Return one line."""
@@ -70,4 +72,19 @@ class SupervisorConfig:
             home=None if home is None else tuple(home),
             actions=actions,
             **found,
+        )
+
+
+def check_watched(driver: str) -> None:
+    """Refuse to watch arms that opening them would move.
+
+    Raises:
+        InputError: they are LeRobot's.
+    """
+    if driver.startswith("lerobot:"):
+        raise InputError(
+            f"found --shadow with {driver.partition(',')[0]}; expected arms that are only read: as "
+            "it connects, LeRobot turns the motors' torque off, so that they drop, and on again, "
+            "so that no hand moves them; name a driver:python:MODULE:FUNCTION that reads them "
+            "where they are moved from"
         )

@@ -32,7 +32,6 @@ class EventChannel:
         self._sending = threading.Lock()
         self.is_lost = False
         """The reader is gone."""
-        self.num_sent = 0
         self.num_dropped = 0
 
     def put(self, message: bytes) -> None:
@@ -79,7 +78,6 @@ class EventChannel:
             self.num_dropped += 1
             self._forget()
             return False
-        self.num_sent += 1
         return True
 
     def _forget(self) -> None:

@@ -1,6 +1,8 @@
 """LeRobot's arms under the supervisor: a slow bus, one thread, and motors that never go limp."""
 
-import subprocess
+import contextlib
+import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -125,7 +127,72 @@ def test_a_lost_packet_is_one_failed_call_and_the_next_answer_mends_it(opened):
         until(driver, lambda: False)
     device.bus.fault = ""
     time.sleep(0.05)
+    with contextlib.suppress(DeviceError):  # of the last that failed
+        driver.read(np.zeros(N))
     driver.read(np.zeros(N))
+
+
+@pytest.mark.parametrize("kind", ["read", "write", "nan"])
+def test_a_lost_packet_of_a_slow_bus_is_one_failed_call_however_many_ticks_it_takes(
+    opened, monkeypatch, kind
+):
+    driver, device = opened(call_s=0.03)
+    name = "sync_write" if kind == "write" else "sync_read"
+    inner, left = getattr(device.bus, name), [1]
+
+    def once(register, *args, **options):
+        found = inner(register, *args, **options)
+        if register == "Torque_Enable" or not left:
+            return found
+        left.clear()
+        if kind == "nan":
+            return dict.fromkeys(found, np.nan)
+        raise ConnectionError("lost")
+
+    monkeypatch.setattr(device.bus, name, once)
+    failed, out = [], np.zeros(N)
+
+    def hear(call):
+        try:
+            call(out)
+        except DeviceError as error:
+            failed.append(str(error))
+
+    for _ in range(20):
+        hear(driver.write)
+        hear(driver.read)
+        time.sleep(0.01)
+    assert len(failed) == 1
+    assert ("finite" if kind == "nan" else "lost") in failed[0]
+
+
+def test_what_was_sent_last_is_told(opened):
+    driver, device = opened(limit=10.0)
+    out = np.ones(N)
+    driver.sent(out)
+    np.testing.assert_array_equal(out, 0)  # where they stood
+    driver.write(np.full(N, 0.3))
+    time.sleep(0.1)
+    driver.sent(out)
+    np.testing.assert_allclose(out[:2], np.radians(10.0))  # as the robot clipped it
+    device.bus.fault = "write"
+    with pytest.raises(DeviceError):
+        until(driver, lambda: False)
+    driver.sent(out)
+    np.testing.assert_allclose(out[:2], np.radians(10.0))
+    device.bus.fault = ""
+    read = device.bus.sync_read
+
+    def hangs(register, **options):
+        device.bus.fault = "hang"
+        return read(register, **options)
+
+    device.bus.sync_read = hangs
+    driver.write(np.full(N, 0.1))
+    time.sleep(0.1)
+    driver.sent(out)  # told before the question that hangs
+    np.testing.assert_allclose(out, 0.1)
+    device.bus.sync_read = read
 
 
 def test_a_target_that_is_not_taken_is_sent_again(opened, motors):
@@ -133,12 +200,13 @@ def test_a_target_that_is_not_taken_is_sent_again(opened, motors):
     device.bus.fault = "write"
     with pytest.raises(DeviceError, match=r"took no command.*Failed transmit"):
         until(driver, lambda: False)
+    time.sleep(0.05)
     with pytest.raises(DeviceError):
         driver.write(np.full(N, 0.01))  # kept all the same
     device.bus.fault = ""
     time.sleep(0.1)
     assert motors.goal[-1] == pytest.approx(np.degrees(0.01))
-    driver.write(np.full(N, 0.01))
+    until(driver, lambda: True)
 
 
 def test_a_bus_that_hangs_is_a_failure_after_as_long_as_a_command_is_good_for(opened, monkeypatch):
@@ -196,6 +264,23 @@ def test_motors_that_cannot_be_asked_are_trusted(tmp_path):
     driver.close()
 
 
+@pytest.mark.parametrize("num_lost", [1, 2, 3])
+def test_a_lost_packet_is_no_bus_that_cannot_be_asked(opened, motors, monkeypatch, num_lost):
+    monkeypatch.setattr(lerobot_bus, "_TORQUE_NS", 20_000_000)
+    asked = []
+
+    def lost(device):
+        asked.append(device)
+        if len(asked) <= num_lost:
+            raise ConnectionError("There is no status packet!")
+        return False
+
+    monkeypatch.setattr(lerobot_bus, "has_torque", lost)
+    driver, _ = opened()
+    assert until(driver, lambda: not driver.is_powered, 0.4) == (num_lost < 3)
+    assert num_lost < 3 or len(asked) == 3
+
+
 def test_closing_sends_the_last_target_and_leaves_the_torque_on(opened, motors):
     driver, device = opened(call_s=0.02)
     driver.write(np.full(N, 0.02))
@@ -218,6 +303,18 @@ def test_a_bus_that_hangs_at_the_end_is_said_and_not_waited_for(opened, monkeypa
     with pytest.raises(DeviceError, match=r"hangs.*keep the last target"):
         driver.close()
     assert device.disconnects == 0
+
+
+def test_a_bus_that_is_not_let_go_is_said(opened):
+    driver, device = opened()
+
+    def disconnect():
+        raise ConnectionError("the port is gone")
+
+    device.disconnect = disconnect
+    with pytest.raises(DeviceError, match=r"were not let go: .*the port is gone"):
+        driver.close()
+    driver.close()
 
 
 def test_other_joints_are_refused(tmp_path):
@@ -287,18 +384,67 @@ def test_a_bus_that_fails_stops_the_arms_for_good(tmp_path, fault):
         out = np.zeros(N)
         arm.state(out)
         arm.start(out)
-        subprocess.run(["kill", "-USR1", str(arm.supervisor_pid)], check=True)
+        os.kill(arm.supervisor_pid, signal.SIGUSR1)
         until_s = time.monotonic() + 1.0
         while arm.mode != "stopped" and time.monotonic() < until_s:
             arm.command(out)
             time.sleep(0.02)
         assert arm.mode == "stopped"
         assert "the driver fails" in arm.reason
-        subprocess.run(["kill", "-USR1", str(arm.supervisor_pid)], check=True)
+        os.kill(arm.supervisor_pid, signal.SIGUSR1)
         time.sleep(0.15)
         arm.operator_reset()
         assert arm.wait_for("holding", 2.0)
     assert Motors(tmp_path / "motors", N).torque.all()
+
+
+@pytest.mark.parametrize("fault", ["write", "hang"])
+def test_stopped_arms_stay_where_they_are_when_their_bus_is_back(tmp_path, fault):
+    driver = f"python:tests.fakes.lerobot_arms:open_bus:{tmp_path / 'motors'},8,{fault}"
+    motors = Motors(tmp_path / "motors", N)
+
+    def turn():
+        os.kill(arm.supervisor_pid, signal.SIGUSR1)
+
+    def fly(seconds, is_so=lambda: False):
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s and not is_so():
+            arm.command(np.r_[2.8, np.zeros(N - 1)])
+            time.sleep(0.01)
+
+    arm = SupervisedArm.open(driver, LIMITS)
+    try:
+        out = np.zeros(N)
+        arm.state(out)
+        arm.start(out)
+        fly(2.0, lambda: motors.goal[-1] > 45)
+        assert motors.goal[-1] > 45
+        turn()
+        fly(0.5)
+        assert arm.mode == "stopped"
+        held = motors.goal.copy()
+        turn()
+        time.sleep(0.2)
+        np.testing.assert_allclose(motors.goal, held, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(np.degrees(arm.status().target[0]), held[-1], atol=1e-6)
+        turn()
+    finally:
+        if fault == "hang":  # it cannot be let go of, and that is said
+            with pytest.raises(DeviceError, match="ended with code 1"):
+                arm.close()
+        arm.close()
+    assert motors.torque.all()
+
+
+def test_a_joint_without_torque_stops_the_others(tmp_path):
+    path = tmp_path / "motors"
+    motors = Motors(path, N)
+    with SupervisedArm.open(f"python:tests.fakes.lerobot_arms:open_bus:{path},8", LIMITS) as arm:
+        motors.torque[3] = 0
+        assert arm.wait_for("stopped", 3.0)
+        assert "a joint has no torque" in arm.reason
+        arm.operator_reset()
+        assert not arm.wait_for("holding", 0.7)
 
 
 def test_a_policy_killed_leaves_the_arms_still_and_powered(tmp_path):

@@ -20,7 +20,7 @@ from memorywam_robot.live.shadow import ShadowDistance
 from memorywam_robot.live_report import _shadow_note
 from memorywam_runtime.cli import main
 from memorywam_runtime.contract import ActionSpace
-from memorywam_runtime.errors import DeviceError
+from memorywam_runtime.errors import DeviceError, InputError
 
 PAIR = ActionSpace(action_dim=2, state_dim=2, names=("waist", "hand"), units=("rad", "fraction"))
 
@@ -204,6 +204,29 @@ def test_a_shadow_goes_by_the_clock(tiny_bundle, words, capsys):
     status = main(["run", str(tiny_bundle), "--robot", "sim:recall", "--shadow", *words])
     assert status == 2
     assert "expected it with --async in real time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "robot", ["lerobot:so101_follower,id=mine", "driver:lerobot:so101_follower"]
+)
+def test_what_connecting_would_move_is_not_watched(tiny_bundle, robot, capsys):
+    pytest.importorskip("onnxruntime", reason="needs the extra memorywam[cpu]")
+    status = main(
+        ["run", str(tiny_bundle), "--robot", robot, "--async", "--shadow", "--limits", "none.json",
+         "--instruction", "random", "--latency", "10,20"]
+    )  # fmt: skip
+    assert status == 2
+    said = capsys.readouterr().err
+    assert "--shadow with lerobot:so101_follower; expected arms that are only read" in said
+
+
+def test_nor_by_the_supervisor():
+    one = np.ones(3)
+    limits = JointLimits(
+        lower=-one, upper=one, velocity=one, acceleration=one, step=one, is_angle=one > 0
+    )
+    with pytest.raises(InputError, match="arms that are only read"):
+        SupervisedArm.open("lerobot:so101_follower", limits, is_watching=True)
 
 
 @pytest.mark.proof
