@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorywam_robot.live_report import rehearsal_outcome, run_outcome
-from memorywam_runtime.errors import InputError
+from memorywam_runtime.errors import InputError, MemorywamError
 from memorywam_runtime.report import Outcome, Progress
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def add_live_args(parser: argparse.ArgumentParser) -> None:
         "--keep-memory", action="store_true", help="with --then: memory stays as it is"
     )
     live.add_argument("--faults", metavar="FILE", type=Path, help="of cameras, as JSON")
-    live.add_argument("--seam", choices=_SEAMS, default="inpaint", help="default inpaint")
+    live.add_argument("--seam", choices=_SEAMS, help="default inpaint; drop in a shadow")
     live.add_argument("--tick-hz", metavar="HZ", type=float, default=50.0, help="default 50")
     live.add_argument(
         "--limits",
@@ -97,6 +97,11 @@ def is_live(args: argparse.Namespace) -> bool:
             "found --shadow without --async, or with --simulated-time or --dry-run; expected it "
             "with --async in real time: whoever moves the arms goes by the clock"
         )
+    if args.shadow and args.seam not in (None, "drop"):
+        raise InputError(
+            f"found --shadow with --seam {args.seam}; expected drop: what is begun with is what "
+            "nobody executes"
+        )
     return bool(args.is_async)
 
 
@@ -113,7 +118,7 @@ def run_live(args: argparse.Namespace, policy: "Policy", tellers: "Sequence[Tell
     from memorywam_robot.robot import ROBOTS
 
     # In a shadow nobody executes what a chunk would have to begin with.
-    seam: SeamKind = "drop" if args.shadow else args.seam
+    seam: SeamKind = args.seam or ("drop" if args.shadow else "inpaint")
     rules = LiveRules(tick_hz=args.tick_hz, seam=seam, is_shadow=args.shadow)
     kind, _, rest = str(args.robot).partition(":")
     if kind not in ("sim", *_HARDWARE) or (kind in _HARDWARE and args.simulated_time):
@@ -241,7 +246,7 @@ def _real(
         finally:
             run.close()
         status = robot.arm.status()
-        timing = {
+        timing: dict[str, Any] = {
             "tick": run.timekeeping.report(),
             "supervisor": {
                 "period_ms": 10.0,
@@ -256,9 +261,14 @@ def _real(
             "cameras": {camera.name: dict(camera.counts) for camera in robot.cameras},
             "synchrony": {} if robot.signal is None else robot.signal.report(),
         }
-        return results, timing, run.stopped_by
-    finally:
+    except BaseException:
         robot.close()
+        raise
+    try:
+        robot.close()
+    except MemorywamError as error:  # the episodes are over: what they did is told all the same
+        timing["not_closed"] = str(error)
+    return results, timing, run.stopped_by
 
 
 def _rehearsed(args: argparse.Namespace, policy: "Policy", load: "Load") -> Outcome:

@@ -50,11 +50,13 @@ def run_outcome(
     ]
     if loose:
         note += f"; shutters NOT seen to open together: {', '.join(loose)}"
+    if not_closed := timing.get("not_closed"):
+        note += f"; afterwards: {not_closed}"
     if late:
         note += _kept(results, late["period_ms"])
         note += f"; ticks late {late['late_p99_ms']:.2f} ms (p99) of {late['period_ms']:.0f}"
     return Outcome(
-        ok=not any(one.aborted for one in results),
+        ok=not (not_closed or any(one.aborted for one in results)),
         headers=("seed", "success", "remark", "frames", "chunks", "replaced", "holds", "seconds"),
         rows=[
             (

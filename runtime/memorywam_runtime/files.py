@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from memorywam_runtime.drafts import beside, is_draft, new_draft
 from memorywam_runtime.errors import BundleError, InputError, MemorywamError
 
 __all__ = [
+    "DirectoryKind",
     "atomic_directory",
     "atomic_write",
     "inside",
@@ -60,15 +62,28 @@ def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
     _sync(target.parent)
 
 
+@dataclass(frozen=True, slots=True)
+class DirectoryKind:
+    """What a directory may be that gives way to another of its kind."""
+
+    name: str
+    """With its article."""
+    stranger_in: Callable[[Path], str]
+    """Return what in a directory that is not empty is none of its files; nothing if all are."""
+
+
 @contextlib.contextmanager
-def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    path: str | os.PathLike[str], *, overwrite: bool = False, kind: DirectoryKind | None = None
+) -> Iterator[Path]:
     """Build a directory aside and move it into place when the block ends without an error.
 
     Args:
         path: The directory to create. An empty one that exists already is filled. One that an
             outer call of this has yielded is filled where it is; that call removes what fails.
-        overwrite: Replace a bundle that is there; the old one stays until the new one is
-            complete. Nothing but a bundle is replaced.
+        overwrite: Replace one of the same kind that is there; it stays until the new one is
+            complete. Nothing else is replaced.
+        kind: Of the directory; a bundle, if it is not said.
 
     Yields:
         A new, empty directory beside `path`, to be filled by the caller.
@@ -79,7 +94,7 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
         OSError: The disk refused.
     """
     target = _checked_target(path)
-    refuse_occupied(target, overwrite=overwrite)
+    refuse_occupied(target, overwrite=overwrite, kind=kind)
     if is_draft(target.name) and target.is_dir():
         # Put in its place, another directory would lack the lock of the one that is filled here.
         yield target
@@ -88,7 +103,7 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
         try:
             yield draft
             _sync_tree(draft)
-            refuse_occupied(target, overwrite=overwrite)
+            refuse_occupied(target, overwrite=overwrite, kind=kind)
             _move_into_place(draft, target)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -159,12 +174,15 @@ def _checked_target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def refuse_occupied(target: Path, *, overwrite: bool) -> None:
+def refuse_occupied(target: Path, *, overwrite: bool, kind: DirectoryKind | None = None) -> None:
     """Refuse a directory to be written that holds something: before hours of work, and after.
 
     Raises:
-        InputError: it does and may not be replaced, or is not ours to replace, or it is a file.
+        InputError: it does and may not be replaced, or is not of the kind that is; or it is a file,
+            or in no directory.
     """
+    kind = kind or _BUNDLE
+    _checked_target(target)
     for folder in (target.absolute().parent, target):
         if folder.is_dir() and not os.access(folder, _WRITE):
             raise InputError(
@@ -172,15 +190,16 @@ def refuse_occupied(target: Path, *, overwrite: bool) -> None:
                 "Choose another directory, or change its mode."
             )
     if target.is_dir():
-        if not overwrite and any(target.iterdir()):
+        is_filled = any(target.iterdir())
+        if is_filled and not overwrite:
             raise InputError(
                 f"{target} exists and is not empty; expected a new or an empty directory. "
                 "Choose another name, remove it, or replace it with --overwrite."
             )
-        if stranger := _stranger_in(target):
+        if is_filled and (stranger := kind.stranger_in(target)):
             raise InputError(
-                f"{target} holds {stranger}; expected a bundle, the only kind of directory that is "
-                "overwritten. Choose another name, or remove it yourself."
+                f"{target} holds {stranger}; expected {kind.name}, the only kind of directory that "
+                "is overwritten. Choose another name, or remove it yourself."
             )
     elif target.exists():
         raise InputError(f"{target} is a file; expected a directory to create. Choose another.")
@@ -207,12 +226,10 @@ def refuse_unwritable(option: str, path: Path) -> None:
 
 
 def _stranger_in(directory: Path) -> str:
-    """Return what in a directory is none of a bundle's files; nothing if it is a bundle, or empty.
+    """Return what in a directory is none of a bundle's files; nothing if it is a bundle.
 
     Damaged files count as the bundle's own, a damaged manifest does not: nobody can tell then.
     """
-    if not any(directory.iterdir()):
-        return ""
     known = {_MARK}
     try:
         found = json.loads(read_file(directory / _MARK, _MOST_MARK_BYTES))
@@ -227,6 +244,9 @@ def _stranger_in(directory: Path) -> str:
             if inner not in known and not is_draft(name):
                 return f"'{shown(inner)}', which its {_MARK} does not name"
     return ""
+
+
+_BUNDLE = DirectoryKind("a bundle", _stranger_in)
 
 
 def _move_into_place(draft: Path, target: Path) -> None:

@@ -16,7 +16,9 @@ ACTIONS = contract_from_preset("tiny").actions
 
 def main() -> None:
     """Open the arms, say where their link is, and wave them."""
-    words = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    words: dict[str, str] = {}
+    for word in sys.argv[1:]:
+        name, _, words[name] = word.partition("=")
     config = SupervisorConfig(
         driver=words.get("driver", "sim:recall:0"),
         limits=simulated_limits(),

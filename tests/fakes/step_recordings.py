@@ -23,7 +23,8 @@ def saw(step: int, *, late: int = 0, of: int | None = None, shape=(6, 8)) -> Obs
     shown = step if of is None else of
     images = {name: image_at(name, shown, shape) for name in CAMERAS}
     seen = Observation(images=images, state=state_at(shown), step=step)
-    return Observed(observation=seen, captured_ns=shown * STEP_NS + 7, received_ns=late)
+    now_ns = shown * STEP_NS + 7
+    return Observed(observation=seen, captured_ns=now_ns, received_ns=now_ns + late)
 
 
 def sent(step: int) -> Sent:

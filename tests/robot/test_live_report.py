@@ -7,10 +7,13 @@ from typing import Any
 
 from tests.fakes.live_bench import bench
 
+from memorywam_robot import live_cli
+from memorywam_robot.live import camera_rates, live_run
 from memorywam_robot.live.live_result import result_of
 from memorywam_robot.live_report import run_outcome
 from memorywam_robot.robot import Verdict
 from memorywam_robot.summary import report_from_json, summary_html
+from memorywam_runtime.errors import DeviceError
 from memorywam_runtime.report import json_from_data
 
 
@@ -37,6 +40,43 @@ def test_the_rate_kept_the_worst_tick_and_the_headroom_are_told():
     html = summary_html(report_from_json(told))
     assert "49.75" in html
     assert "Deadlines that were missed" in html
+
+
+def test_a_robot_that_does_not_close_fails_a_run_whose_episodes_are_told():
+    rig = bench(num_steps=40)
+    rig.run()
+    result = result_of(rig.episode, Verdict(success=None), 4.0, 0.0)
+    policy: Any = Namespace(session=Namespace(timings=Namespace(percentiles=dict)))
+    assert run_outcome(policy, rig.load, [result], {}).ok
+    outcome = run_outcome(policy, rig.load, [result], {"not_closed": "the bus hangs"})
+    assert not outcome.ok
+    assert "; afterwards: the bus hangs" in outcome.note
+    assert len(outcome.rows) == 1
+
+
+def test_what_a_robot_says_as_it_closes_loses_no_episode(monkeypatch):
+    def refuse():
+        raise DeviceError("the bus hangs")
+
+    status = Namespace(**dict.fromkeys(("late_p50_ms", "late_p99_ms", "late_max_ms"), 0.1))
+    status.num_skipped, status.counts = 0, {}
+    link = Namespace(state=Namespace(num_torn=0, num_given_up=0))
+    arm = Namespace(status=lambda: status, link=link)
+    robot = Namespace(cameras=(), signal=None, arm=arm, close=refuse)
+    run = Namespace(
+        episodes=lambda *_, **__: ["done"], close=lambda: None, stopped_by=0,
+        timekeeping=Namespace(report=dict),
+    )  # fmt: skip
+    monkeypatch.setattr(live_cli, "_live_robot", lambda *_: robot)
+    monkeypatch.setattr(camera_rates, "running_rates", lambda *_: {"head": 20.0})
+    monkeypatch.setattr(live_run, "LiveRun", lambda *_, **__: run)
+    words: Any = Namespace(camera_hz=20.0, instruction=None)
+    nothing: Any = None
+    results, timing, _ = live_cli._real(
+        words, nothing, nothing, nothing, [], [0], [], lambda _: None
+    )
+    assert len(results) == 1
+    assert timing["not_closed"] == "the bus hangs"
 
 
 def test_simulated_time_keeps_no_rate():

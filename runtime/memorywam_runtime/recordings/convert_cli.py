@@ -1,6 +1,8 @@
 """The verb convert: recordings in, a LeRobot dataset out."""
 
 import argparse
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,13 +44,15 @@ class Convert:
 
     def run(self, args: argparse.Namespace) -> Outcome:
         """Look at all of them, then write."""
+        from memorywam_runtime.files import refuse_occupied
         from memorywam_runtime.recording import open_recordings
         from memorywam_runtime.recordings.lerobot_dataset import write_dataset
-        from memorywam_runtime.recordings.lerobot_place import check_place
+        from memorywam_runtime.recordings.lerobot_place import DATASET
 
-        check_place(args.out, overwrite=args.overwrite)
-        _check_sources(args.recordings, args.out)
-        recordings = [one for path in args.recordings for one in open_recordings(path)]
+        refuse_occupied(args.out, overwrite=args.overwrite, kind=DATASET)
+        places = [open_recordings(path) for path in args.recordings]
+        _check_sources(places, args.out)
+        recordings = list(itertools.chain.from_iterable(places))
         total = sum(one.num_events for one in recordings)
         with Progress("convert", total=total) as progress:
             written = write_dataset(
@@ -61,13 +65,21 @@ class Convert:
         return _told(args, recordings, written)
 
 
-def _check_sources(paths: list[Path], out: Path) -> None:
-    """Refuse a recording that is given twice, or that would be written over."""
-    places = [path.resolve() for path in paths]
-    for path, place in zip(paths, places, strict=True):
-        if places.count(place) > 1:
+def _check_sources(places: Sequence[Sequence["Recording"]], out: Path) -> None:
+    """Refuse a recording that is given twice, or that would be written over.
+
+    Args:
+        places: What was found in each place that was named.
+        out: The dataset to write.
+    """
+    known: set[Path] = set()
+    # Of a dataset, all episodes have one path: that is not twice.
+    for path in (path for found in places for path in dict.fromkeys(one.path for one in found)):
+        place = path.resolve()
+        if place in known:
             raise InputError(f"found {path} twice; expected each recording once")
-        if place == out.resolve() or out.resolve() in place.parents:
+        known.add(place)
+        if out.resolve() in (place, *place.parents):
             raise InputError(
                 f"found {path} as a recording and {out} to write to; expected a directory that "
                 "nothing is read from: name another as --out"
@@ -99,17 +111,21 @@ def _told(
                 "num_unseen_actions": one.num_unseen,
                 "num_unused_observations": one.num_unused,
                 "tasks": one.tasks,
+                "robot": one.recording.header.robot,
                 "damage": one.recording.damage,
                 "cut": one.cut,
             }
         )
     how = "videos, lossless" if args.video else "PNG files in the tables, lossless"
+    robots = sorted({one.recording.header.robot for one in written})
     note = (
         f"{args.out}: {len(kept)} episodes, {num_rows:,} rows at {header.control_hz:g} a second; "
         f"images of {', '.join(header.cameras)} as {how}\n"
         f"{num_observed:,} rows have an observation of their own, the others repeat the newest "
         "(column observed_step); left out: chunks, what memory took, seeds and hashes"
     )
+    if len(robots) > 1:
+        note += f"\nof several robots: {', '.join(map(repr, robots))}"
     return Outcome(
         ok=True,
         headers=("episode", "recording", "rows", "observed", "tasks", "remark"),
@@ -130,7 +146,11 @@ def _told(
 
 def _remarks(one: "EpisodeWritten") -> list[str]:
     """Return what is to be known of an episode."""
+    from memorywam_runtime.recording import SHADOW
+
     found = [] if one.num_rows else ["LEFT OUT: no action follows an observation"]
+    if one.recording.header.robot.startswith(SHADOW):
+        found.append("SHADOW: actions are what the arms did")
     if one.recording.damage is not None:
         found.append(f"DAMAGED: {one.recording.damage}")
     if one.cut is not None:

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.recording import Recording
+from memorywam_runtime.files import atomic_directory
+from memorywam_runtime.recording import SHADOW, Recording
 from memorywam_runtime.recordings.lerobot_episode import EpisodeCells
-from memorywam_runtime.recordings.lerobot_features import (
-    CAMERA,
-    check_alike,
-    features_of,
-    has_verdicts,
-)
+from memorywam_runtime.recordings.lerobot_features import check_alike, features_of, has_verdicts
 from memorywam_runtime.recordings.lerobot_files import (
     DATA_MB,
     FILES_A_CHUNK,
@@ -25,8 +21,8 @@ from memorywam_runtime.recordings.lerobot_files import (
     write_episodes,
     write_tasks,
 )
-from memorywam_runtime.recordings.lerobot_info import DATA_FILE, INFO_FILE, VIDEO_FILE
-from memorywam_runtime.recordings.lerobot_place import dataset_directory
+from memorywam_runtime.recordings.lerobot_info import CAMERA, DATA_FILE, INFO_FILE, VIDEO_FILE
+from memorywam_runtime.recordings.lerobot_place import DATASET
 from memorywam_runtime.recordings.lerobot_rows import EpisodeRows, Row, Sight
 from memorywam_runtime.recordings.lerobot_statistics import Statistics, merged_statistics
 from memorywam_runtime.report import json_from_data
@@ -79,7 +75,7 @@ def write_dataset(
     """
     check_alike(recordings)
     written: list[EpisodeWritten] = []
-    with dataset_directory(out, overwrite=overwrite) as root:
+    with atomic_directory(out, overwrite=overwrite, kind=DATASET) as root:
         dataset = _Dataset(root, recordings, as_video=as_video)
         try:
             for index, recording in enumerate(recordings):
@@ -100,8 +96,9 @@ class _Dataset:
     def __init__(self, root: Path, recordings: Sequence[Recording], *, as_video: bool) -> None:
         self._root, self._as_video = root, as_video
         self._header = recordings[0].header
-        robots = {one.header.robot for one in recordings}
+        robots = {one.header.robot.removeprefix(SHADOW) for one in recordings}
         self._robot = robots.pop() if len(robots) == 1 else ""
+        self._damages = [f"{one.path}: {one.damage}" for one in recordings if one.damage]
         self._with_success = has_verdicts(recordings)
         self._features: dict[str, dict[str, Any]] = {}
         self._tables: DataFiles | None = None
@@ -141,9 +138,10 @@ class _Dataset:
     def finish(self) -> None:
         """Write what the dataset says about itself."""
         if not self._episodes:
+            why = f" ({self._damages[0]})" if self._damages else ""
             raise InputError(
-                "found no action after an observation in any recording; expected one: a dataset "
-                "has an episode at least"
+                f"found no action after an observation in any recording{why}; expected one: a "
+                "dataset has an episode at least"
             )
         meta = self._root / "meta"
         meta.mkdir()

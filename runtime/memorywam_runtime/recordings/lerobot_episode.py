@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memorywam_runtime.images import png_from_image
-from memorywam_runtime.recordings.lerobot_features import CAMERA
+from memorywam_runtime.recordings.lerobot_info import CAMERA
 from memorywam_runtime.recordings.lerobot_rows import Row, Sight
 from memorywam_runtime.recordings.lerobot_statistics import (
     Statistics,
@@ -31,7 +31,9 @@ class EpisodeCells:
             rate_hz: Rows a second.
         """
         self.index, self.first, self._rate_hz = index, first, rate_hz
-        self._first_step, self._began_ns = row.step, row.sight.captured_ns
+        self._first_step = row.step
+        # The cameras' clock may be another than the host's: a simulator's begins with it.
+        self._captured_ns, self._received_ns = row.sight.captured_ns, row.sight.received_ns
         self.sight: Sight | None = None
         """The newest."""
         self.files: dict[str, Any] = {}
@@ -66,8 +68,8 @@ class EpisodeCells:
             "next.done": False,
             "next.success": False,
             "observed_step": row.sight.step - self._first_step,
-            "captured_s": (row.sight.captured_ns - self._began_ns) / 1e9,
-            "sent_s": (row.sent_ns - self._began_ns) / 1e9,
+            "captured_s": (row.sight.captured_ns - self._captured_ns) / 1e9,
+            "sent_s": (row.sent_ns - self._received_ns) / 1e9,
         }
         for name, value in numbers.items():
             self._columns.setdefault(name, []).append(value)

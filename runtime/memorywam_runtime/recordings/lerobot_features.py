@@ -5,11 +5,9 @@ from typing import Any
 
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.recording import Header, Recording
+from memorywam_runtime.recordings.lerobot_info import CAMERA
 
-__all__ = ["CAMERA", "check_alike", "features_of", "has_verdicts"]
-
-CAMERA = "observation.images."
-"""What the name of a camera's column begins with."""
+__all__ = ["check_alike", "features_of", "has_verdicts"]
 
 _NUMBERS = {
     "timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",

@@ -9,7 +9,15 @@ from memorywam_runtime.errors import BundleError, InputError
 from memorywam_runtime.files import inside, read_file
 from memorywam_runtime.recordings.recording_rate import checked_rate
 
-__all__ = ["DATA_FILE", "INFO_FILE", "VIDEO_FILE", "DatasetInfo", "dataset_file", "info_from_json"]
+__all__ = [
+    "CAMERA",
+    "DATA_FILE",
+    "INFO_FILE",
+    "VIDEO_FILE",
+    "DatasetInfo",
+    "dataset_file",
+    "info_from_json",
+]
 
 INFO_FILE = "meta/info.json"
 DATA_FILE = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -17,7 +25,9 @@ VIDEO_FILE = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 """The layout of version 3; a dataset that claims another is refused, never followed."""
 
 _MAX_INFO_BYTES = 1 << 24
-_CAMERA_PREFIXES = ("observation.images.", "observation.")
+CAMERA = "observation.images."
+"""What the name of a camera's column begins with, as LeRobot writes them."""
+_CAMERA_PREFIXES = (CAMERA, "observation.")
 
 
 class _Feature(msgspec.Struct, frozen=True):

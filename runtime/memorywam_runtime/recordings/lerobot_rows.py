@@ -9,8 +9,9 @@ of the episode, has
   `observed_step` tells rows with one of their own from those that repeat it. Nothing is
   interpolated: a state between two observations is not known;
 - the instruction in force, so that another one in the middle of an episode begins with its step;
-- `timestamp`: k / control_hz, as LeRobot wants it. When it really was is in `captured_s` and
-  `sent_s`: seconds by the recording's clocks, from the first row's observation on.
+- `timestamp`: k / control_hz, as LeRobot wants it. When it really was is in `captured_s`, seconds
+  by the cameras' clock since the first row's observation, and `sent_s`, by the host's since it had
+  that observation. In the simulator's time alone these are two clocks.
 
 Left out: chunks, what memory took and its digests, seeds and hashes; actions before the first
 observation, and observations after the last action.
@@ -45,6 +46,9 @@ class Sight:
     images: dict[str, NDArray[np.uint8]]
     """Camera name to RGB image [rows, columns, 3]."""
     captured_ns: int
+    """By the cameras' clock."""
+    received_ns: int
+    """By the host's clock, as `Row.sent_ns`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +156,7 @@ class EpisodeRows:
             state=_float32(self._recording.path, f"the state at step {seen.step}", seen.state),
             images=dict(seen.images),
             captured_ns=event.captured_ns,
+            received_ns=event.received_ns,
         )
 
     def _check_order(self, step: int) -> None:

@@ -57,6 +57,7 @@ def read_lerobot(root: Path, *, episode: int = 0) -> Recording:
     """
     info = info_from_json(root)
     entry = _episode_entry(root, info, episode)
+    identity = _identity(root, entry)
     found = _data_rows(root, entry, ["observation.state", "action", *_COUNTERS])
     # One more than there should be tells as much as all of them.
     rows = list(itertools.islice(found, min(entry["length"], _MAX_STEPS) + 1))
@@ -68,6 +69,8 @@ def read_lerobot(root: Path, *, episode: int = 0) -> Recording:
         _video_file(root, entry, key)
 
     def events() -> Iterator[Event]:
+        if _identity(root, entry) != identity:
+            raise InputError(f"{root} is another dataset than it was when opened; open it again")
         pictures = _pictures(root, info, entry, len(rows))
         for step, images in enumerate(pictures):
             ns = round(1e9 * rows[step]["timestamp"])
@@ -135,6 +138,13 @@ def _checked_entry(file: Path, row: _Row) -> _Row:
         if not fits or not np.isfinite(value) or value < 0:
             raise InputError(f"{file}: found {value!r} as {name}; expected a number of at least 0")
     return row
+
+
+def _identity(root: Path, entry: _Row) -> tuple[int, int, int]:
+    """Return what tells the file of an episode's rows from another in its place."""
+    chunk, file = entry["data/chunk_index"], entry["data/file_index"]
+    about = dataset_file(root, DATA_FILE, chunk=chunk, file=file).stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def _data_rows(root: Path, entry: _Row, columns: Sequence[str]) -> Iterator[_Row]:

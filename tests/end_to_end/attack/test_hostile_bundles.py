@@ -286,7 +286,7 @@ def test_only_a_bundle_is_overwritten(bundle: Path, change: Callable[[Path], str
 
 def test_a_bundle_is_overwritten_whole_or_damaged(verified: Path) -> None:
     (verified / "weights.safetensors").write_bytes(b"")
-    (verified / ".manifest.json.012345.draft").write_bytes(b"left by a power cut")
+    (verified / ".manifest.json.0123456789ab.draft").write_bytes(b"left by a power cut")
     with atomic_directory(verified, overwrite=True) as draft:
         (draft / "new").write_text("new")
     assert [one.name for one in verified.iterdir()] == ["new"]

@@ -206,6 +206,13 @@ def test_a_shadow_goes_by_the_clock(tiny_bundle, words, capsys):
     assert "expected it with --async in real time" in capsys.readouterr().err
 
 
+def test_a_shadow_begins_chunks_with_nothing(tiny_bundle, capsys):
+    pytest.importorskip("onnxruntime", reason="needs the extra memorywam[cpu]")
+    words = ["--async", "--shadow", "--seam", "inpaint"]
+    assert main(["run", str(tiny_bundle), "--robot", "sim:recall", *words]) == 2
+    assert "--seam inpaint; expected drop" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "robot", ["lerobot:so101_follower,id=mine", "driver:lerobot:so101_follower"]
 )

@@ -85,6 +85,37 @@ def test_several_places(tmp_path, recordings):
     assert pq.read_table(out / "data/chunk-000/file-000.parquet").num_rows == 8
 
 
+def test_what_it_wrote_among_the_recordings_is_not_read_again(recordings, capsys):
+    out = recordings / "set"
+    assert convert(recordings, "--out", out) == 0
+    before = (out / "data/chunk-000/file-000.parquet").read_bytes()
+    capsys.readouterr()
+    said = refused(capsys, recordings, "--out", out, "--overwrite")
+    assert f"found {out} as a recording and {out} to write to" in said
+    assert (out / "data/chunk-000/file-000.parquet").read_bytes() == before
+
+
+def test_twice_by_a_directory_or_a_link(tmp_path, recordings, capsys):
+    out = tmp_path / "set"
+    assert "a.mcap twice" in refused(capsys, recordings, recordings / "a.mcap", "--out", out)
+    (recordings / "c.mcap").symlink_to("b.mcap")
+    assert "c.mcap twice" in refused(capsys, recordings, "--out", out)
+    source = write_lerobot(tmp_path / "source")
+    assert convert(source, "--out", out) == 0
+    assert "source twice" in refused(capsys, source, source, "--out", tmp_path / "other")
+
+
+def test_a_shadow_and_several_robots_are_told(tmp_path, recordings, capsys):
+    content = mcap_bytes(events_of(2), robot="shadow:sim:fake")
+    (recordings / "c.mcap").write_bytes(content)
+    assert convert(recordings, "--out", tmp_path / "set", "--json", tmp_path / "told.json") == 0
+    said = capsys.readouterr().out
+    assert said.count("SHADOW: actions are what the arms did") == 1
+    assert "of several robots: 'shadow:sim:fake', 'sim:fake'" in said
+    told = json.loads((tmp_path / "told.json").read_text())["data"]["recordings"]
+    assert [one["robot"] for one in told] == ["sim:fake", "sim:fake", "shadow:sim:fake"]
+
+
 def test_refused_in_one_line(tmp_path, recordings, capsys):
     out = tmp_path / "set"
     assert "no recording at" in refused(capsys, tmp_path / "none", "--out", out)
@@ -97,9 +128,8 @@ def test_refused_in_one_line(tmp_path, recordings, capsys):
     assert convert(recordings, "--out", out) == 0
     capsys.readouterr()
     assert "--overwrite" in refused(capsys, recordings, "--out", out)
-    for source in (out, out / "data"):
-        said = refused(capsys, source, "--out", out, "--overwrite")
-        assert "that nothing is read from" in said
+    said = refused(capsys, out, "--out", out, "--overwrite")
+    assert "that nothing is read from" in said
     folder = write_folder(tmp_path / "folder")
     assert "as in" in refused(capsys, recordings, write_lerobot(tmp_path / "o"), folder,
                               "--out", tmp_path / "new")  # fmt: skip

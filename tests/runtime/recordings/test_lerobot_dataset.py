@@ -15,7 +15,7 @@ from tests.fakes.recordings import CAMERAS, state_at
 from tests.fakes.step_recordings import action_of, another, episode, recording_of, saw, sent
 
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.recording import Event, Observed, Sent, open_recordings
+from memorywam_runtime.recording import Event, Instructed, Observed, Sent, open_recordings
 from memorywam_runtime.recordings import lerobot_files
 from memorywam_runtime.recordings.lerobot_dataset import write_dataset
 from memorywam_runtime.recordings.lerobot_rows import EpisodeRows
@@ -45,7 +45,12 @@ def check_equal(root, recordings):
     for one, recording in zip(found, recordings, strict=True):
         rows = list(EpisodeRows(recording))
         events = list(one.events())
-        assert len(events) == 2 * len(rows)
+        changes = [one for one in events if isinstance(one, Instructed)]
+        assert [(one.step, one.instruction, one.keep_memory) for one in changes] == [
+            (k, row.task, True) for k, row in enumerate(rows) if k and row.task != rows[k - 1].task
+        ]
+        assert len(events) == one.num_events == 2 * len(rows) + len(changes)
+        events = [one for one in events if not isinstance(one, Instructed)]
         assert one.header.instruction == rows[0].task
         assert set(one.header.cameras) == set(recording.header.cameras)
         assert one.header.control_hz == recording.header.control_hz
@@ -136,6 +141,7 @@ def test_another_task_in_the_middle_of_an_episode(tmp_path):
     assert info_of(tmp_path / "set")["total_tasks"] == 3
     entries = pq.read_table(tmp_path / "set" / EPISODES)
     assert entries["tasks"].to_pylist() == [tasks["task"][:2], [""]]
+    check_equal(tmp_path / "set", recordings)
 
 
 @FORMS
@@ -171,8 +177,21 @@ def test_what_it_says_about_itself(tmp_path, as_video):
 
 
 def test_the_robot_is_named_where_there_is_one(tmp_path):
-    write_dataset([recording_of(episode())], tmp_path / "set")
+    shadow = recording_of(episode(), "two.mcap", robot="shadow:sim:fake")
+    write_dataset([recording_of(episode()), shadow], tmp_path / "set")
     assert info_of(tmp_path / "set")["robot_type"] == "sim:fake"
+
+
+def test_the_cameras_may_have_another_clock_than_the_host(tmp_path):
+    """As in simulated time: captures count from the first capture, sends from its arrival."""
+    hour_ns = 3_600_000_000_000
+    events: list[Event] = [
+        saw(0, late=hour_ns - 7), replace(sent(1), received_ns=hour_ns + 20_000_000), saw(1),
+        replace(sent(2), received_ns=hour_ns + 50_000_000),
+    ]  # fmt: skip
+    write_dataset([recording_of(events)], tmp_path / "set")
+    np.testing.assert_allclose(column(tmp_path / "set", "captured_s"), [0, 0.1])
+    np.testing.assert_allclose(column(tmp_path / "set", "sent_s"), [0.02, 0.05])
 
 
 def test_statistics_of_images_count_every_row(tmp_path):
@@ -198,6 +217,14 @@ def test_damage_and_no_verdict(tmp_path):
     assert [one.num_rows for one in written] == [3, 0, 2]
     assert written[1].num_unused == 1
     check_equal(tmp_path / "set", [recordings[0], recordings[2]])
+
+
+def test_damage_that_leaves_no_row_is_told(tmp_path):
+    damaged = recording_of([], "cut.mcap", ended=None, damage="it was cut off")
+    with pytest.raises(
+        InputError, match=r"in any recording \(cut.mcap: it was cut off\); expected"
+    ):
+        write_dataset([damaged], tmp_path / "set")
 
 
 def test_an_episode_that_is_cut_is_not_done(tmp_path):

@@ -3,13 +3,22 @@
 import pytest
 
 from memorywam_runtime.errors import InputError
-from memorywam_runtime.recordings.lerobot_place import check_place, dataset_directory
+from memorywam_runtime.files import atomic_directory, refuse_occupied
+from memorywam_runtime.recordings.lerobot_place import DATASET
 
 
 def dataset(path, content="old"):
     (path / "meta").mkdir(parents=True)
     (path / "meta" / "info.json").write_text(content)
     return path
+
+
+def check_place(out, *, overwrite):
+    refuse_occupied(out, overwrite=overwrite, kind=DATASET)
+
+
+def dataset_directory(out, *, overwrite):
+    return atomic_directory(out, overwrite=overwrite, kind=DATASET)
 
 
 def names(path):
@@ -79,6 +88,17 @@ def test_refused(tmp_path):
     out = dataset(tmp_path / "set")
     with pytest.raises(InputError, match=r"not empty; expected .* with --overwrite"):
         check_place(out, overwrite=False)
+    check_place(out, overwrite=True)
+    for name in ("data/chunk-000/x.mcap", "meta/notes.txt", "videos/a.parquet"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+        with pytest.raises(InputError, match=f"holds '{name}'"):
+            check_place(out, overwrite=True)
+        (out / name).unlink()
+    (out / "data/chunk-000/link.parquet").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"holds 'data/chunk-000/link.parquet'"):
+        check_place(out, overwrite=True)
+    (out / "data/chunk-000/link.parquet").unlink()
     check_place(out, overwrite=True)
     (out / "mine.txt").touch()
     with pytest.raises(InputError, match=r"holds 'mine.txt'"):

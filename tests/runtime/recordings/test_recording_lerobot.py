@@ -67,6 +67,15 @@ def test_every_episode_of_every_dataset_in_a_directory(tmp_path):
     assert [one.header.max_steps for one in open_recordings(tmp_path / "sets")] == [9, 7, 9, 7]
 
 
+def test_another_dataset_in_its_place_is_not_taken_for_it(tmp_path):
+    recording = open_recording(write_lerobot(tmp_path / "set"))
+    assert next(recording.events())
+    (tmp_path / "set").rename(tmp_path / "old")
+    write_lerobot(tmp_path / "set", lengths=(12, 7))
+    with pytest.raises(InputError, match="is another dataset than it was when opened"):
+        next(recording.events())
+
+
 def test_a_task_that_changes_is_another_instruction(tmp_path):
     root = write_lerobot(tmp_path / "set")
     rewritten(DATA, replaced("task_index", lambda v: [1, 1, 0, 0, 0, 1, *v[6:]]))(root)
