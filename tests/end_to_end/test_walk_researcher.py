@@ -11,10 +11,7 @@ from memorywam_export.checkpoints.weights import random_weights
 from memorywam_runtime.bundle import read_manifest
 
 PAGE = (ROOT / "export" / "WALK.md").read_text()
-REFUSED = (
-    "memorywam verify bundle --checkpoint trained/step_020000.pt",
-    "memorywam bench bundle --frames 2",
-)
+REFUSED = ("memorywam verify bundle --checkpoint trained/step_020000.pt",)
 
 
 def write_files(folder):

@@ -60,13 +60,13 @@ def test_more_than_fits_is_told_and_not_read(tmp_path):
 
 
 def test_any_damage_is_told(tmp_path, table):
-    """Each byte of the footer in turn set to something else: read, or refused in one line."""
+    """Every third byte of the footer in turn set to something else: read, or refused in one line."""
     file = tmp_path / "one.parquet"
     pq.write_table(table, file)
     whole = file.read_bytes()
     length = int.from_bytes(whole[-8:-4], "little")
     rng, refused = random.Random(0), []
-    for place in range(len(whole) - length - 8, len(whole)):
+    for place in range(len(whole) - length - 8, len(whole), 3):
         damaged = bytearray(whole)
         damaged[place] ^= rng.randrange(1, 256)
         file.write_bytes(damaged)
@@ -74,7 +74,7 @@ def test_any_damage_is_told(tmp_path, table):
             assert all(isinstance(one.num_values, int) for one in column_pieces(file))
         except InputError as error:
             refused.append(str(error))
-    assert 100 < len(refused) < length
+    assert 50 < len(refused) < length / 3
     assert set(refused) == {f"{file} cannot be read: its footer is damaged; copy it again"}
 
 
