@@ -60,7 +60,7 @@ def test_more_than_fits_is_told_and_not_read(tmp_path):
 
 
 def test_any_damage_is_told(tmp_path, table):
-    """Every third byte of the footer in turn set to something else: read, or refused in one line."""
+    """Every third byte of the footer in turn set to something else: read, or refused."""
     file = tmp_path / "one.parquet"
     pq.write_table(table, file)
     whole = file.read_bytes()
