@@ -108,6 +108,7 @@ def test_the_same_weights_under_any_names_give_the_same_bytes(ours, tmp_path, na
     }
 
 
+@pytest.mark.proof
 def test_a_whole_bundle_is_the_same_too(ours, tmp_path):
     export_bundle(read_as("mem-wam-per-frame", ours), tmp_path / "bundle", OPTIONS)
     found = hashes_of(tmp_path / "bundle")

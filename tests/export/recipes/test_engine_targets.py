@@ -39,6 +39,7 @@ def state_network(tmp_path_factory, tiny_bundle, compiler):
     return network
 
 
+@pytest.mark.proof
 def test_every_target_of_the_table_is_one_of_the_compilers_and_no_other(state_network):
     network = state_network("fp16")
     for target in ARCHITECTURES:
@@ -70,6 +71,7 @@ def test_tensorrt_proper_builds_for_every_architecture():
         check_target("tensorrt", target)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("precision", "reason"),
     [("bf16", "HW-specific datatypes: b16"), ("fp32", "FP32 GEMM is not supported")],
