@@ -162,17 +162,9 @@ class VirtualRun:
         episode = LiveEpisode(
             self._parts(virtual, [*listeners, *self._tellers]), start, self._now_ns
         )
-        going, coming = True, Changes(changes)
-        while going:
-            self._now_ns += self._period_ns
-            self.arm.move(self._now_ns)
-            for camera in self._cameras:
-                camera.advance(self._now_ns)
-            virtual.advance(self._now_ns)
-            going = episode.tick(self._now_ns)
-            if going:
-                coming.make(episode)
-            self.arm.guard(self._now_ns)
+        coming = Changes(changes)
+        while self._turn(episode, virtual, coming):
+            pass
         self._finish(episode, virtual)
         seconds = (self._now_ns - self._begun_ns) / 1e9
         rest_ms = self._come_to_rest()
@@ -186,6 +178,19 @@ class VirtualRun:
         for teller in self._tellers:
             teller.end(result)
         return result
+
+    def _turn(self, episode: LiveEpisode, virtual: VirtualWorker, coming: Changes) -> bool:
+        """Make one turn of world and loop; return whether the episode goes on."""
+        self._now_ns += self._period_ns
+        self.arm.move(self._now_ns)
+        for camera in self._cameras:
+            camera.advance(self._now_ns)
+        virtual.advance(self._now_ns)
+        going = episode.tick(self._now_ns)
+        if going:
+            coming.make(episode)
+        self.arm.guard(self._now_ns)
+        return going
 
     def _finish(self, episode: LiveEpisode, virtual: VirtualWorker) -> None:
         """Let the worker come to the end of the episode; the arms wait."""

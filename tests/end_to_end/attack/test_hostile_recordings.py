@@ -44,7 +44,6 @@ from memorywam_runtime.images import image_from_bytes
 from memorywam_runtime.recording import open_recording, open_recordings
 from memorywam_runtime.recordings import recording_lerobot
 from memorywam_runtime.recordings.recording_mcap import PROFILE
-from memorywam_runtime.recordings.recording_messages import Vector, array_from_vector
 
 MOST_BYTES = 64 << 20
 """That reading a file of kilobytes may take, beyond what the file is."""
@@ -178,11 +177,6 @@ def test_whole_files_of_hostile_messages_are_read_or_refused(count: int, tmp_pat
     assert read(mcap_of_documents(MESSAGES)) == 4
     original = [[list(one) for one in MESSAGES]]
     fuzzed(read, original, edited, count=count, name="messages", encode=mcap_of_documents)
-
-
-def test_an_index_that_no_array_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="not_finite names none of 1 numbers"):
-        array_from_vector(Vector(values=(0.1,), not_finite=(10**30,)))
 
 
 @pytest.mark.parametrize("name", ["recording.json", "meta/info.json"])
