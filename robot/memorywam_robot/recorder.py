@@ -204,10 +204,20 @@ class Recorder:
         )
         self._put(event)
 
-    def on_step(self, step: int, action: NDArray[np.floating]) -> None:
-        """Pass it on."""
-        now_ns = time.monotonic_ns()
-        self._put(Sent(step=step, action=np.array(action, np.float64), received_ns=now_ns))
+    def on_step(
+        self,
+        step: int,
+        action: NDArray[np.floating],
+        state: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Pass it on, with the joints [state_dim] as the step began if they were measured then."""
+        event = Sent(
+            step=step,
+            action=np.array(action, np.float64),
+            received_ns=time.monotonic_ns(),
+            state=None if state is None else np.array(state, np.float64),
+        )
+        self._put(event)
 
     def on_episode_end(self, result: EpisodeResult) -> None:
         """Write the ending, wait for the disk, and give the file its name: the arms are held."""

@@ -148,6 +148,8 @@ class Sent:
     action: NDArray[np.float64]
     """Joint targets [action_dim] in the robot's units."""
     received_ns: int
+    state: NDArray[np.float64] | None = None
+    """Joint positions [state_dim] as the step began; None where nobody measured them then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,9 +119,12 @@ def events_of(num_frames: int = 2, stride: int = 4) -> list[Event]:
         chunk = np.random.default_rng((9, frame)).standard_normal((stride, DIM))
         events.append(Acted(frame=frame, state=state_at(step), chunk=chunk, received_ns=now_ns + 2))
         events += [
-            Sent(step=step + k + 1, action=chunk[k], received_ns=now_ns + 3 + k)
+            Sent(
+                step=step + k + 1, action=chunk[k], received_ns=now_ns + 3 + k,
+                state=state_at(500 + step + k) if k % 2 else None,
+            )
             for k in range(stride)
-        ]
+        ]  # fmt: skip
     return events
 
 

@@ -27,8 +27,9 @@ def saw(step: int, *, late: int = 0, of: int | None = None, shape=(6, 8)) -> Obs
     return Observed(observation=seen, captured_ns=now_ns, received_ns=now_ns + late)
 
 
-def sent(step: int) -> Sent:
-    return Sent(step=step, action=action_of(step), received_ns=step * STEP_NS - 3)
+def sent(step: int, state: np.ndarray | None = None) -> Sent:
+    now_ns = step * STEP_NS - 3
+    return Sent(step=step, action=action_of(step), received_ns=now_ns, state=state)
 
 
 def another(step: int, text: str, *, keep_memory: bool) -> Instructed:

@@ -55,7 +55,9 @@ class SupervisorProcess:
         """Wait for its end, then ask for it, then force it; return whether it was not forced."""
         process = self._process
         if process.stdin is not None and not process.stdin.closed:
-            process.stdin.close()
+            # What one that died has not read is written once more; it is closed all the same.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         try:
             process.wait(within_s)
         except subprocess.TimeoutExpired:

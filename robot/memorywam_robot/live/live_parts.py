@@ -42,8 +42,14 @@ class Listener(Protocol):
         """Hear of an observation that memory is given next."""
         ...
 
-    def on_step(self, step: int, action: NDArray[np.floating]) -> None:
-        """Hear of an action [action_dim] that was executed as this step, from 1."""
+    def on_step(
+        self, step: int, action: NDArray[np.floating], state: NDArray[np.floating] | None
+    ) -> None:
+        """Hear of an action [action_dim] that was executed as this step, from 1.
+
+        And of the joints [state_dim] as it began, to be copied by whoever keeps them; None for a
+        step that was over before anybody looked.
+        """
         ...
 
 

@@ -50,9 +50,11 @@ class LiveRecorder:
         """Pass on another instruction."""
         self.recorder.on_instruction(task.step, task.instruction, keep_memory=True)
 
-    def on_step(self, step: int, action: NDArray[np.floating]) -> None:
-        """Pass on an action."""
-        self.recorder.on_step(step, action)
+    def on_step(
+        self, step: int, action: NDArray[np.floating], state: NDArray[np.floating] | None
+    ) -> None:
+        """Pass on an action, and where the joints were."""
+        self.recorder.on_step(step, action, state)
 
     def end(self, result: LiveResult) -> None:
         """Write the ending: the worker has finished. Nothing, if memory was never made ready."""

@@ -23,6 +23,9 @@ class LiveSteps:
         self.executed: list[NDArray[np.float64]] = []
         """What was sent as each step [action_dim], within all limits."""
         self._sent = np.zeros(parts.contract.actions.action_dim)
+        self._state = np.zeros(parts.contract.actions.state_dim)
+        """As the step under way began, if it is known."""
+        self._is_measured = False
         self._gate_ns = self._num_before = self._num_bridged_in_row = 0
         self._is_chosen = False
 
@@ -80,6 +83,10 @@ class LiveSteps:
                 misses.bridge(queue.num_taken - 1)
             if not is_standing and (reason := self._starved()):
                 return reason
+            # Of a step that is over already, nobody knows where the joints were.
+            self._is_measured = queue.num_taken == due
+            if self._is_measured:
+                self._parts.body.state(self._state)
         return None
 
     def since_frame(self, frame: int) -> NDArray[np.float64]:
@@ -107,5 +114,6 @@ class LiveSteps:
         if (shadow := self._counts.shadow) is not None:
             step, chosen = len(self.executed), self._parts.queue.last
             shadow.note(step, chosen, action, is_chosen=self._is_chosen)
+        number = self._num_before + self._parts.queue.num_taken
         for listener in self._parts.listeners:
-            listener.on_step(self._num_before + self._parts.queue.num_taken, action)
+            listener.on_step(number, action, self._state if self._is_measured else None)

@@ -42,8 +42,10 @@ class Teller(Protocol):
         """Hear of another instruction that is in force, memory as it was."""
         ...
 
-    def on_step(self, step: int, action: NDArray[np.floating]) -> None:
-        """Hear of an action that was executed."""
+    def on_step(
+        self, step: int, action: NDArray[np.floating], state: NDArray[np.floating] | None
+    ) -> None:
+        """Hear of an action that was executed, and of the joints as its step began."""
         ...
 
     def end(self, result: LiveResult) -> None:
@@ -82,8 +84,10 @@ class LiveViewer:
         """Show it."""
         self._view.on_status({"instruction": task.instruction, "after_step": task.step})
 
-    def on_step(self, step: int, action: NDArray[np.floating]) -> None:
-        """Show it."""
+    def on_step(
+        self, step: int, action: NDArray[np.floating], state: NDArray[np.floating] | None
+    ) -> None:
+        """Show the action."""
         self._view.on_step(step, action)
 
     def end(self, result: LiveResult) -> None:

@@ -71,8 +71,7 @@ class ViewProcess:
         self.socket = ours
         try:
             ours.settimeout(ready_s)
-            ours.send(msgspec.msgpack.encode(setup))
-            self.address = self._answered(ready_s)
+            self.address = self._answered(setup, ready_s)
         except BaseException:
             ours.close()
             self.end(0.0)
@@ -92,9 +91,10 @@ class ViewProcess:
             self._process.wait()
             return False
 
-    def _answered(self, ready_s: float) -> str:
-        """Return its address; raise what it says if that is an error."""
+    def _answered(self, setup: Setup, ready_s: float) -> str:
+        """Tell what to show; return its address, or raise what it says if that is an error."""
         try:
+            self.socket.send(msgspec.msgpack.encode(setup))
             message = self.socket.recv(MAX_MESSAGE_BYTES)
         except (TimeoutError, OSError):
             message = b""

@@ -58,7 +58,7 @@ class EpisodeCells:
         """Return a row's cells, and count it; what only the last one has is not in there yet."""
         self.tasks[row.task] = None
         numbers: dict[str, Any] = {
-            "observation.state": _cell(row.sight.state),
+            "observation.state": _cell(row.state),
             "action": _cell(row.action),
             "timestamp": np.float32(self.num_rows / self._rate_hz),
             "frame_index": self.num_rows,

@@ -4,10 +4,11 @@ One row a control step, at the recording's `control_hz`. The row of step k, coun
 of the episode, has
 
 - the action that was sent as step k + 1, after all limits; where the robot was held, what held it;
-- the newest observation made after k steps or fewer: its joint state and all of its images, of one
-  moment. Where the robot was observed at every fourth step, four rows have the same observation;
-  `observed_step` tells rows with one of their own from those that repeat it. Nothing is
-  interpolated: a state between two observations is not known;
+- the newest observation made after k steps or fewer: all of its images, of one moment. Where the
+  robot was observed at every fourth step, four rows have the same; `observed_step` tells rows with
+  one of their own from those that repeat it;
+- the joint state as step k + 1 began, where it was measured then, as a loop that keeps time does;
+  else that of the observation. Nothing is interpolated: what was not measured is not known;
 - the instruction in force, so that another one in the middle of an episode begins with its step;
 - `timestamp`: k / control_hz, as LeRobot wants it. When it really was is in `captured_s`, seconds
   by the cameras' clock since the first row's observation, and `sent_s`, by the host's since it had
@@ -61,6 +62,8 @@ class Row:
     """The very same object in all rows that repeat it."""
     action: NDArray[np.float32]
     """[action_dim]"""
+    state: NDArray[np.float32]
+    """[state_dim], as the step began; of the sight, where nobody measured it then."""
     sent_ns: int
     task: str
 
@@ -138,15 +141,22 @@ class EpisodeRows:
                 self.num_unseen += 1
                 continue
             self._has_rows = True
-            yield Row(
-                step=begun,
-                sight=self._sights[0],
-                action=_float32(
-                    self._recording.path, f"the action of step {sent.step}", sent.action
-                ),
-                sent_ns=sent.received_ns,
-                task=self._tasks[0][1],
-            )
+            yield self._row(sent)
+
+    def _row(self, sent: Sent) -> Row:
+        """Return the row of an action: what was seen, and told, before it."""
+        path, sight, step = self._recording.path, self._sights[0], sent.step
+        state = sight.state
+        if sent.state is not None:
+            state = _float32(path, f"the state as step {step} began", sent.state)
+        return Row(
+            step=step - 1,
+            sight=sight,
+            action=_float32(path, f"the action of step {step}", sent.action),
+            state=state,
+            sent_ns=sent.received_ns,
+            task=self._tasks[0][1],
+        )
 
     def _sight(self, event: Observed) -> Sight:
         """Return an observation, counted from the start of the episode."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import msgspec
+import numpy as np
 
 from memorywam_runtime.errors import InputError, MissingPartError
 from memorywam_runtime.images import png_from_image
@@ -113,7 +114,11 @@ class McapRecorder:
         elif isinstance(event, Instructed):
             self._write_instructed(sequence, event)
         else:
-            action = ActionMessage(step=event.step, targets=vector_from_array(event.action))
+            action = ActionMessage(
+                step=event.step,
+                targets=vector_from_array(event.action),
+                state=vector_from_array(np.zeros(0) if event.state is None else event.state),
+            )
             self._add("/action", action, sequence, event.received_ns)
 
     def flush(self) -> None:

@@ -92,6 +92,8 @@ class ActionMessage(_Message, frozen=True, kw_only=True):
     step: int
     """From 1: the step that it made."""
     targets: Vector
+    state: Vector = Vector(values=(), not_finite=())
+    """Joint positions as the step began; empty where nobody measured them then."""
 
 
 class ChunkMessage(_Message, frozen=True, kw_only=True):

@@ -145,10 +145,7 @@ class Scan:
         if topic == "/chunk":
             return self._acted(_decoded(message, ChunkMessage), received_ns)
         if topic == "/action":
-            action = _decoded(message, ActionMessage)
-            self._last_step = max(self._last_step, action.step)
-            targets = self._joints(action.targets, self._dims[1], f"step {action.step}")
-            return Sent(step=action.step, action=targets, received_ns=received_ns)
+            return self._sent(_decoded(message, ActionMessage), received_ns)
         if topic == "/instruction":
             told = _decoded(message, InstructionMessage)
             return Instructed(
@@ -160,6 +157,18 @@ class Scan:
         if topic == "/episode/end":
             self.ending = _decoded(message, EndMessage).ending
         return None
+
+    def _sent(self, action: ActionMessage, received_ns: int) -> Sent:
+        """Return the action that a message holds."""
+        self._last_step = max(self._last_step, action.step)
+        state, what = action.state, f"step {action.step}"
+        is_measured = bool(state.values or state.not_finite)
+        return Sent(
+            step=action.step,
+            action=self._joints(action.targets, self._dims[1], what),
+            received_ns=received_ns,
+            state=self._joints(state, self._dims[0], what) if is_measured else None,
+        )
 
     def _observed(self, state: StateMessage, message: RawMessage, received_ns: int) -> Observed:
         """Return the observation that a joint state closes."""

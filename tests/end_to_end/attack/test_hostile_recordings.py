@@ -90,7 +90,7 @@ MESSAGES: list[tuple[str, Any]] = [
     ("/memory", {"what": "reset"}),
     ("/memory", {"what": "remembered", "frame": 0, "slot": 0, "steps": [0], "num_frames": 1}),
     ("/chunk", {"frame": 0, "state": VECTOR, "actions": [VECTOR, VECTOR], "prefix": [VECTOR]}),
-    ("/action", {"step": 1, "targets": VECTOR}),
+    ("/action", {"step": 1, "targets": VECTOR, "state": VECTOR}),
     ("/state", {"step": 1, "cameras": [], "positions": VECTOR}),
     ("/episode/end", {"ending": {
         "success": "yes", "remark": "", "num_steps": 1, "num_frames": 1, "num_dropped": 0,
@@ -216,10 +216,11 @@ def test_a_header_that_cannot_be_true_is_refused(
     refused(path, complaint)
 
 
-def test_joints_that_the_header_does_not_have_end_the_recording(tmp_path: Path) -> None:
+@pytest.mark.parametrize("short", ["targets", "state"])
+def test_joints_that_the_header_does_not_have_end_the_recording(short: str, tmp_path: Path) -> None:
     path = tmp_path / "one.mcap"
-    short = {"step": 2, "targets": {"values": [0.0], "not_finite": []}}
-    path.write_bytes(mcap_of_documents([*MESSAGES[:5], ("/action", short), *MESSAGES[5:]]))
+    action = {"step": 2, "targets": VECTOR, short: {"values": [0.0], "not_finite": []}}
+    path.write_bytes(mcap_of_documents([*MESSAGES[:5], ("/action", action), *MESSAGES[5:]]))
     found = open_recording(path)
     assert found.damage is not None
     assert "step 2 is of 1 joints; the header has 3" in found.damage

@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from tests.fakes.dead_process import DeadProcess
 
 from memorywam_robot.arms.guard_rules import GuardRules
 from memorywam_robot.arms.limits import JointLimits
@@ -204,6 +205,12 @@ def test_the_supervisor_keeps_its_rate(arm):
 def test_arms_that_do_not_open_are_an_error_here(text, kind, said):
     with pytest.raises(kind, match=said):
         opened(text)
+
+
+def test_a_supervisor_that_is_gone_before_it_is_told_of_its_arms(monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", DeadProcess)
+    with pytest.raises(DeviceError, match="ended with code 1 before it was ready"):
+        opened()
 
 
 def test_arms_that_open_too_slowly_are_given_up():

@@ -130,7 +130,7 @@ def test_nothing_is_remembered_or_told_after_the_end():
         def on_observation(self, observation, captured_ns):
             self.observed.append(observation.step)
 
-        def on_step(self, step, action):
+        def on_step(self, step, action, state):
             self.steps.append(step)
 
     for num_steps in (16, 17, 30, 32, 48):
@@ -154,7 +154,7 @@ def test_executed_is_what_was_sent_and_that_is_told():
         def on_observation(self, observation, captured_ns):
             pass
 
-        def on_step(self, step, action):
+        def on_step(self, step, action, state):
             told.append(action.copy())
 
     rig = bench(num_steps=40, listeners=[Ear()])

@@ -121,7 +121,7 @@ def test_no_image_stands_for_a_time_that_is_still_to_come():
         def on_observation(self, observation, captured_ns):
             captured.append((observation.step, captured_ns))
 
-        def on_step(self, step, action):
+        def on_step(self, step, action, state):
             pass
 
     rig = bench(contract=msgspec.structs.replace(tiny, observations=views), num_steps=40,

@@ -50,6 +50,37 @@ def test_late_ticks_keep_the_phase(skips, seam):
     )
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60))
+def test_a_step_is_told_with_the_joints_as_it_began(skips):
+    told = {}
+
+    class Ear:
+        def on_observation(self, observation, captured_ns):
+            pass
+
+        def on_step(self, step, action, state):
+            told[step] = None if state is None else state.copy()
+
+    rig = bench(num_steps=96, rules=AMPLE, grid_rules=GridRules(max_waiting=99), listeners=[Ear()])
+    began = {1: told_at(rig)}
+    for count in skips:
+        before, position = rig.queue.num_taken, told_at(rig)
+        if not rig.tick(count):
+            break
+        now = rig.queue.num_taken
+        # Steps that were over before this tick nobody has seen begin.
+        began |= dict.fromkeys(range(before + 1, now))
+        began |= {now: position} if now > before else {}
+    for step in set(told) - {1}:
+        np.testing.assert_equal(told[step], began[step])
+
+
+def told_at(rig):
+    """Where the arms say that they are, before the next tick sends them on."""
+    return rig.body.position.copy()
+
+
 # --- memory under every fault of cameras
 
 FAULTS = ("none",) * 14 + ("drop", "late", "very late", "twice", "skew", "wide", "swap")

@@ -38,7 +38,7 @@ class Ear:
     def on_instruction(self, step, instruction, *, keep_memory):
         self.heard.append(("instruction", step, instruction, keep_memory))
 
-    def on_step(self, step, action):
+    def on_step(self, step, action, state):
         self.heard.append(("step", step))
 
     def on_episode_end(self, result):

@@ -122,6 +122,14 @@ def test_a_process_that_dies_is_told_with_its_last_words(tiny_bundle):
             arm.fill(1)
 
 
+def test_a_process_that_is_gone_before_it_is_asked_is_told_too(tiny_bundle):
+    with RemoteArm(ArmOptions(root=str(tiny_bundle), opening=Opening(num_threads=1))) as arm:
+        arm._process.kill()
+        arm._process.wait()
+        with pytest.raises(MemorywamError, match=r"'ort' ended with status -9 in 'start'"):
+            arm.open()
+
+
 def test_peaks_are_rates_of_what_was_done():
     peaks = bench_peaks.measure_peaks(2, read_bytes=1 << 20, side=64, repeat=2)
     assert peaks["threads"] == 2

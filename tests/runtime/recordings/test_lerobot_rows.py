@@ -27,10 +27,20 @@ def test_a_row_a_step_with_the_newest_observation():
         assert row.action.dtype == row.sight.state.dtype == np.float32
         np.testing.assert_array_equal(row.action, action_of(row.step + 1).astype(np.float32))
         np.testing.assert_array_equal(row.sight.state, state_at(row.sight.step).astype(np.float32))
+        assert row.state is row.sight.state
         assert row.sent_ns == sent(row.step + 1).received_ns
         assert row.task == "press « the » button"
     assert rows[0].sight is rows[2].sight
     assert rows[3].sight.captured_ns == saw(3).captured_ns
+
+
+def test_a_state_that_was_measured_as_the_step_began_is_the_rows():
+    events = [saw(0), sent(1, state_at(50)), sent(2), sent(3, state_at(52)), saw(3), sent(4)]
+    rows = rows_of(events)
+    found = np.array([row.state for row in rows])
+    expected = np.array([state_at(k) for k in (50, 0, 52, 3)]).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+    assert seen(rows) == [0, 0, 0, 3]
 
 
 @pytest.mark.parametrize("late", [1, 2, 3])
@@ -131,3 +141,5 @@ def test_numbers_that_float32_cannot_hold_are_refused(value):
     one.observation.state[1] = value
     with pytest.raises(InputError, match="in the state at step 0"):
         rows_of([one, sent(1)])
+    with pytest.raises(InputError, match="in the state as step 1 began"):
+        rows_of([saw(0), sent(1, np.array([0.0, 0.0, value]))])
