@@ -36,12 +36,13 @@ def another(step: int, text: str, *, keep_memory: bool) -> Instructed:
     return Instructed(step=step, instruction=text, keep_memory=keep_memory, received_ns=0)
 
 
-def episode(num_steps: int = 8, stride: int = 4) -> list[Event]:
-    """Seen before every stride-th step."""
+def episode(num_steps: int = 8, stride: int = 4, *, measured: Sequence[int] = ()) -> list[Event]:
+    """Seen before every stride-th step; joints measured as some steps began."""
     events: list[Event] = []
     for step in range(num_steps):
         events += [saw(step)] if step % stride == 0 else []
-        events.append(sent(step + 1))
+        state = state_at(2000 + step) if step + 1 in measured else None
+        events.append(sent(step + 1, state))
     return events
 
 

@@ -93,6 +93,7 @@ def _told(
     header = recordings[0].header
     num_rows = sum(one.num_rows for one in written)
     num_observed = sum(one.num_observed for one in written)
+    num_measured = sum(one.num_measured for one in written)
     kept = [one for one in written if one.num_rows]
     rows, data, index = [], [], 0
     for one in written:
@@ -108,6 +109,7 @@ def _told(
                 "kind": one.recording.kind,
                 "num_rows": one.num_rows,
                 "num_observed": one.num_observed,
+                "num_measured": one.num_measured,
                 "num_unseen_actions": one.num_unseen,
                 "num_unused_observations": one.num_unused,
                 "tasks": one.tasks,
@@ -121,8 +123,9 @@ def _told(
     note = (
         f"{args.out}: {len(kept)} episodes, {num_rows:,} rows at {header.control_hz:g} a second; "
         f"images of {', '.join(header.cameras)} as {how}\n"
-        f"{num_observed:,} rows have an observation of their own, the others repeat the newest "
-        "(column observed_step); left out: chunks, what memory took, seeds and hashes"
+        f"{num_observed:,} rows have images of their own (column observed_step), "
+        f"{num_measured:,} a joint state; the others repeat the newest; left out: chunks, what "
+        "memory took, seeds and hashes"
     )
     if len(robots) > 1:
         note += f"\nof several robots: {', '.join(map(repr, robots))}"
@@ -138,6 +141,7 @@ def _told(
             "num_episodes": len(kept),
             "num_rows": num_rows,
             "num_observed": num_observed,
+            "num_measured": num_measured,
             "recordings": data,
         },
         note=note,

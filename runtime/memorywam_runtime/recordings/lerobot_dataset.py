@@ -38,7 +38,9 @@ class EpisodeWritten:
     num_rows: int
     """0: no action follows an observation, so it is no episode of the dataset."""
     num_observed: int
-    """Rows with an observation of their own."""
+    """Rows with images of their own."""
+    num_measured: int
+    """Rows with a joint state of their own."""
     num_unseen: int
     """Actions before the first observation, left out."""
     num_unused: int
@@ -123,6 +125,7 @@ class _Dataset:
             recording=recording,
             num_rows=0 if episode is None else episode.num_rows,
             num_observed=0 if episode is None else episode.num_observed,
+            num_measured=0 if episode is None else episode.num_measured,
             num_unseen=rows.num_unseen,
             num_unused=rows.num_unused,
             tasks=() if episode is None else tuple(episode.tasks),
@@ -174,6 +177,7 @@ class _Dataset:
         if is_new:
             self._check_shapes(recording, row.sight)
             episode.look(row.sight, as_files=not self._as_video)
+        episode.num_measured += is_new or row.state is not row.sight.state
         for name, video in self._videos.items():
             video.add(row.sight.images[name], is_new=is_new)
         task_index = self._tasks.setdefault(row.task, len(self._tasks))

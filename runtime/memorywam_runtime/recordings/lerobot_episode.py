@@ -38,7 +38,7 @@ class EpisodeCells:
         """The newest."""
         self.files: dict[str, Any] = {}
         """Its images as cells, if they go into tables: all rows with it share them."""
-        self.num_bytes = self.num_rows = self.num_observed = 0
+        self.num_bytes = self.num_rows = self.num_observed = self.num_measured = 0
         self.tasks: dict[str, None] = {}
         self._columns: dict[str, list[Any]] = {}
         self._counts: dict[str, NDArray[np.int64]] = {}

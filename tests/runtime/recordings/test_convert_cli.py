@@ -44,9 +44,11 @@ def test_a_folder_becomes_a_dataset(tmp_path, recordings, capsys, options):
     said = capsys.readouterr().out
     assert "2 episodes, 20 rows at 10 a second" in said
     assert "images of head, wrist as " + ("videos" if options else "PNG files") in said
-    assert "5 rows have an observation of their own" in said
+    assert "5 rows have images of their own (column observed_step), 15 a joint state" in said
     told = json.loads((tmp_path / "told.json").read_text())["data"]
     assert (told["num_rows"], told["num_observed"], told["num_episodes"]) == (20, 5, 2)
+    # Of every four steps the first has an observation, the second and fourth a state.
+    assert told["num_measured"] == 15
     assert [one["num_rows"] for one in told["recordings"]] == [8, 12]
     assert [one["episode_index"] for one in told["recordings"]] == [0, 1]
     found = open_recordings(out)

@@ -59,7 +59,7 @@ def check_equal(root, recordings):
             seen, done = events[2 * number : 2 * number + 2]
             assert isinstance(seen, Observed)
             assert isinstance(done, Sent)
-            assert seen.observation.state.astype(np.float32).tobytes() == row.sight.state.tobytes()
+            assert seen.observation.state.astype(np.float32).tobytes() == row.state.tobytes()
             assert done.action.astype(np.float32).tobytes() == row.action.tobytes()
             for name, image in row.sight.images.items():
                 np.testing.assert_array_equal(seen.observation.images[name], image)
@@ -69,7 +69,7 @@ def check_equal(root, recordings):
 @FORMS
 def test_all_of_it_comes_back(tmp_path, as_video):
     recordings = [
-        recording_of(episode(9, 4)),
+        recording_of(episode(9, 4, measured=(1, 3, 4, 8))),
         recording_of(episode(1), "two.mcap", instruction="put it down"),
         recording_of(episode(5, 1), "three.mcap", cameras=("wrist", "head")),
     ]
@@ -77,7 +77,8 @@ def test_all_of_it_comes_back(tmp_path, as_video):
     out = tmp_path / "set"
     written = write_dataset(recordings, out, as_video=as_video, told=told.append)
     check_equal(out, recordings)
-    assert [(one.num_rows, one.num_observed) for one in written] == [(9, 3), (1, 1), (5, 5)]
+    found = [(one.num_rows, one.num_observed, one.num_measured) for one in written]
+    assert found == [(9, 3, 6), (1, 1, 1), (5, 5, 5)]
     assert told == list(range(1, sum(one.num_events for one in recordings) + 1))
     assert (out / "videos").exists() == as_video
 

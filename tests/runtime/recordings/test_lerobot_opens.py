@@ -51,7 +51,7 @@ for episode, recording in enumerate(open_recordings(sys.argv[2])):
         assert found["episode_index"].item() == episode and found["index"].item() == number
         assert found["frame_index"].item() == frame
         assert found["timestamp"].item() == np.float32(frame / recording.header.control_hz)
-        assert found["observation.state"].numpy().tobytes() == row.sight.state.tobytes()
+        assert found["observation.state"].numpy().tobytes() == row.state.tobytes()
         assert found["action"].numpy().tobytes() == row.action.tobytes()
         assert found["task"] == row.task
         assert found["observed_step"].item() == row.sight.step
