@@ -170,13 +170,13 @@ def replay_against_actions(
         policy: Reset here.
         recording: Of any kind, with an observation at each step that the contract takes one.
         seed: Of the noise.
-        instruction: Another one than was recorded.
+        instruction: Another one than was recorded, from the start to the end.
         cameras: The contract's camera to the recording's name for it, where they differ.
         told: Called with the number of events done, now and then.
 
     Raises:
-        InputError: cameras, joints or steps that the contract needs and the recording lacks, or
-            another instruction in its middle.
+        InputError: cameras, joints or steps that the contract needs and the recording lacks, an
+            instruction that the bundle lacks, or memory that was emptied on the way.
         CapacityError: memory cannot hold the episode.
     """
     header = recording.header
@@ -193,10 +193,13 @@ def replay_against_actions(
             actions.append(event.action)
             feeder.executed.append(event.action)
         elif isinstance(event, Instructed):
-            raise InputError(
-                f"{recording.path} has another instruction after step {event.step}; expected one "
-                "for the whole episode: such a recording can only be replayed exactly"
-            )
+            if not event.keep_memory:
+                raise InputError(
+                    f"{recording.path}: memory was emptied after step {event.step}, for another "
+                    "instruction; expected one episode: compare it with the policy that made it"
+                )
+            if instruction is None:
+                policy.set_instruction(event.instruction, keep_memory=True)
         elif isinstance(event, Observed) and feeder.is_due(event.observation.step):
             seen = event.observation
             images = {camera: seen.images[name] for camera, name in names.items()}

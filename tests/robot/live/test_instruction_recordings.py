@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.fakes.bundles import edit_manifest
 from tests.fakes.live import calm_bundle
+from tests.fakes.step_recordings import recording_of
 
 from memorywam_robot.live.instruction_changes import InstructionChange
 from memorywam_robot.live.live_rules import LiveRules
@@ -13,9 +14,17 @@ from memorywam_robot.live.load import LoadRules, load_from_measured
 from memorywam_robot.live.virtual_worker import Latency
 from memorywam_runtime.errors import InputError
 from memorywam_runtime.files import sha256_of
+from memorywam_runtime.observation import Observation
 from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.policy import Policy
-from memorywam_runtime.recording import Acted, Instructed, Observed, Remembered, open_recording
+from memorywam_runtime.recording import (
+    Acted,
+    Instructed,
+    Observed,
+    Remembered,
+    Sent,
+    open_recording,
+)
 
 pytest.importorskip("onnxruntime", reason="needs the extra memorywam[cpu]")
 pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")
@@ -166,6 +175,58 @@ def test_real_time(bundle, tmp_path):
     assert [one.step for one in told] == [one.step for one in result.counts.instructions]
     again = Policy(opened(bundle, Opening(num_threads=1)), num_steps=2)
     assert replay_exactly(again, recording).is_equal
-    # What anybody needs to know: such a file is no episode of one instruction.
-    with pytest.raises(InputError, match="expected one for the whole episode"):
+    # What anybody needs to know: such a file is more than one episode.
+    with pytest.raises(InputError, match="memory was emptied after step 6"):
         replay_against_actions(again, recording)
+
+
+def test_actions_of_two_tasks_beside_the_policy(policy):
+    """As in a dataset whose task changes: every chunk is made with the text in force."""
+    from memorywam_robot.replay import replay_against_actions
+
+    contract = policy.contract
+    rng = np.random.default_rng(3)
+    height, width = contract.observations.height, contract.observations.width
+    picture = rng.integers(0, 255, (height, width, 3), np.uint8)
+    images = dict.fromkeys(contract.observations.cameras, picture)
+    seen = [
+        Observation(images=images, state=rng.standard_normal(14), step=step)
+        for step in range(0, 36, 4)
+    ]
+
+    def chunks(told):
+        """Those of three frames; the text changes after the first, or does not."""
+        policy.reset("random", seed=4)
+        held, found = [], []
+        for one in seen:
+            if one.step == 12 and told:
+                policy.set_instruction(OTHER, keep_memory=True)
+            held.append(one)
+            if one.step == policy.expected_steps()[-1]:
+                policy.remember(held)
+                found.append(policy.act(one.state))
+                held = []
+        return found
+
+    expected = chunks(told=True)
+    actions = np.concatenate(expected)
+    events = []
+    for one in seen:
+        if one.step == 12:
+            events.append(Instructed(step=12, instruction=OTHER, keep_memory=True, received_ns=0))
+        events.append(Observed(observation=one, captured_ns=0, received_ns=0))
+        events += [
+            Sent(step=step, action=actions[step - 1], received_ns=0)
+            for step in range(one.step + 1, one.step + 5)
+        ]
+    recording = recording_of(
+        events, instruction="random", cameras=contract.observations.cameras, state_dim=14,
+        action_dim=14, action_names=(), control_hz=contract.observations.control_hz, max_steps=36,
+    )  # fmt: skip
+    found = replay_against_actions(policy, recording, seed=4)
+    assert found.num_chunks == 3
+    assert not found.worst_errors.any()
+    # And it would tell: with the first text to the end it is another episode.
+    other = replay_against_actions(policy, recording, seed=4, instruction="random")
+    assert other.worst_errors.any()
+    np.testing.assert_array_equal(chunks(told=False)[0], expected[0])
