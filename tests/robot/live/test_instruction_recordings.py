@@ -19,6 +19,7 @@ from memorywam_runtime.opening import Opening, opened
 from memorywam_runtime.policy import Policy
 from memorywam_runtime.recording import (
     Acted,
+    Event,
     Instructed,
     Observed,
     Remembered,
@@ -210,7 +211,7 @@ def test_actions_of_two_tasks_beside_the_policy(policy):
 
     expected = chunks(told=True)
     actions = np.concatenate(expected)
-    events = []
+    events: list[Event] = []
     for one in seen:
         if one.step == 12:
             events.append(Instructed(step=12, instruction=OTHER, keep_memory=True, received_ns=0))
