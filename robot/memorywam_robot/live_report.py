@@ -16,7 +16,7 @@ __all__ = ["rehearsal_outcome", "run_outcome"]
 
 
 def rehearsal_outcome(found: "LiveRehearsal") -> Outcome:
-    """Tell what was seen while nothing moved."""
+    """Tell what was seen while no command was sent."""
     apart = "" if found.first_step_rad is None else f"{found.first_step_rad:.3f} rad at most"
     return Outcome(
         ok=found.is_well,
@@ -28,7 +28,7 @@ def rehearsal_outcome(found: "LiveRehearsal") -> Outcome:
             ("load", found.load),
         ],
         data={"dry_run": asdict(found)},
-        note="nothing moved",
+        note="no command was sent",
     )
 
 

@@ -111,7 +111,7 @@ def rehearsed_outcome(args: argparse.Namespace, policy: "Policy", found: "Rehear
         headers=("part", "found"),
         rows=rows,
         data=run_data(args, policy) | {"dry_run": asdict(found)},
-        note="nothing moved",
+        note="no command was sent",
     )
 
 

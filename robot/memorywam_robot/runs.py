@@ -30,7 +30,7 @@ PARTS = ("anchors", "window", "gists")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What a dry run found: all that an episode does, once, with nothing moved."""
+    """What a dry run found: all that an episode does, once, and no command is sent."""
 
     instruction: str
     num_steps: int

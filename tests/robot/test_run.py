@@ -74,7 +74,7 @@ def test_a_dry_run_moves_nothing(run, monkeypatch):
     assert status == 0
     assert document["data"]["dry_run"]["instruction"] == "random"
     assert document["data"]["dry_run"]["num_frames"] > 8
-    assert "nothing moved" in said
+    assert "no command was sent" in said
 
 
 def test_a_film(run, tmp_path):

@@ -79,7 +79,7 @@ def _ticks(data: Data) -> str:
             "Full history: the same engines over every visual token of every frame, measured, on "
             "a memory of random values."
         )
-    return f'<p class="soft">{text}</p>{chart}'
+    return remark(text) + chart
 
 
 def _memory(data: Data) -> str:

@@ -104,7 +104,7 @@ def test_a_dry_run_opens_eyes_and_arms_and_moves_nothing(
     assert found["arms"] == "holding"
     assert found["is_powered"] is True
     assert found["first_step_rad"] > 0
-    assert "nothing moved" in said
+    assert "no command was sent" in said
 
 
 @pytest.mark.parametrize(
