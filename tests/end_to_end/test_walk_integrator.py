@@ -31,7 +31,8 @@ def test_the_doctor_names_the_parts_of_this_walk(walked):
 
 def test_the_dry_run_holds_the_arms(walked):
     (told,) = (text for line, text in walked[1].items() if "--dry-run" in line)
-    for line in ("camera head         ok", "arms                holding, powered", "no command was sent"):
+    well = ("camera head         ok", "arms                holding, powered")
+    for line in (*well, "no command was sent"):
         assert line in told
         assert line in PAGE
     assert "rad at most" in told
