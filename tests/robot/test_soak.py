@@ -77,6 +77,7 @@ def test_a_burst_moves_no_slope():
 
 
 @pytest.mark.proof
+@pytest.mark.alone
 def test_a_minute_of_episodes(tmp_path):
     """The load is set: a minute shows what leaks at once, not how fast this machine is."""
     pytest.importorskip("mujoco", reason="needs the extra memorywam[sim]")

@@ -160,7 +160,7 @@ def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", KINDS)
 def test_many_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     attack(name, tmp_path, count=3000, is_guided=name not in ("video", "hdf5"))
