@@ -66,6 +66,14 @@ def test_too_short_a_soak_is_undecided():
     assert answers(made(5))["policy_mib"] == "undecided"
 
 
+def test_what_moves_a_tick_in_a_minute_is_no_growth():
+    """Seen on a busy machine: 0.13 ms in a minute, 8 ms an hour."""
+    seconds = np.arange(0, 1, 1 / 30)
+    late = answers(made(30, minutes=seconds, late_p99_ms=0.4 + 0.13 * seconds))
+    assert late["late_p99_ms"] == "undecided"
+    assert answers(made(30, late_p99_ms=0.4 + 0.13 * np.arange(30.0)))["late_p99_ms"] == "FAILS"
+
+
 def test_aborts_from_the_start_are_the_machines():
     assert answers(made(aborted=MINUTES // 6))["aborted episodes"] == "holds"
 

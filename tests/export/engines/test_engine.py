@@ -73,7 +73,10 @@ def compiles(compiler, root, targets=TARGETS):
 
 
 # Every export costs ten seconds or more: each form and each precision once, all of them in proof.
-@pytest.mark.parametrize(("preset", "precision"), [("tiny", "fp16"), ("tiny-fastwam", "bf16")])
+@pytest.mark.parametrize(
+    ("preset", "precision"),
+    [pytest.param("tiny", "fp16", marks=pytest.mark.proof), ("tiny-fastwam", "bf16")],
+)
 def test_every_graph_compiles_for_every_target(tmp_path_factory, compiler, preset, precision):
     compiles(compiler, compiled_bundle(tmp_path_factory, preset, precision))
 

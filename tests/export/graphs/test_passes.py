@@ -10,7 +10,11 @@ from memorywam_runtime.bundle import read_manifest
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
-@pytest.fixture(scope="module", params=[("bf16", 24), ("fp16", 20)], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[("bf16", 24), pytest.param(("fp16", 20), marks=pytest.mark.proof)],
+    ids=str,
+)
 def graphs(request, tmp_path_factory):
     """The graphs of a tiny bundle in sixteen bits, by name."""
     precision, opset = request.param
