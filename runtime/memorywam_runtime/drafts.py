@@ -79,7 +79,7 @@ def _made(target: Path, *, is_directory: bool) -> tuple[Path, int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass
+            pass  # another writer took it for abandoned and is removing it: make another
         except OSError:  # no locks here: then nobody sweeps here either
             return draft, descriptor
         else:

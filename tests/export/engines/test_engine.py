@@ -72,7 +72,7 @@ def compiles(compiler, root, targets=TARGETS):
         assert len(built) > job.weight_bytes
 
 
-# Every export costs ten seconds or more: each form and each precision once, all of them in proof.
+# Every export costs ten seconds or more: all forms in all precisions are in proof.
 @pytest.mark.parametrize(
     ("preset", "precision"),
     [pytest.param("tiny", "fp16", marks=pytest.mark.proof), ("tiny-fastwam", "bf16")],
